@@ -1,0 +1,89 @@
+// The narrow waist: what a backend can do. Verbs only; which ops exist is no business of this interface.
+import type { DType } from './dtype.ts';
+
+/** Device memory, or host memory a device can copy from without staging. */
+export type Place = 'device' | 'pinned';
+
+/** In-order queues; work on different queues is ordered only by events. */
+export type Queue = 'compute' | 'receive' | 'send' | 'offload';
+
+/** One reservation. Few and large: the allocator hands out offsets inside it. */
+export interface Memory {
+  readonly place: Place;
+  readonly bytes: number;
+  /** Small integer that names this memory at the language border. */
+  readonly id: number;
+  /** Gives the reservation back; work already enqueued on it finishes first. */
+  free(): void;
+}
+
+/** Where a kernel reads or writes: a contiguous row-major tensor at a byte offset of a memory. */
+export interface Region {
+  readonly memory: Memory;
+  readonly offset: number;
+  readonly shape: readonly number[];
+  readonly dtype: DType;
+}
+
+/** A point in a queue's work. */
+export interface Event {
+  readonly queue: Queue;
+  readonly ticket: number;
+}
+
+export interface Operands {
+  readonly ins: readonly Region[];
+  readonly inouts: readonly Region[];
+  readonly outs: readonly Region[];
+  /** Scratch of at least `workspace(...)` bytes, or null where that is 0. */
+  readonly workspace: Region | null;
+}
+
+export interface KernelSignature {
+  readonly ins: readonly DType[];
+  readonly inouts: readonly DType[];
+  readonly outs: readonly DType[];
+}
+
+/** A kernel of one backend for one combination of dtypes. */
+export interface Kernel {
+  readonly name: string;
+  readonly signature: KernelSignature;
+  /** Attribute names in the order their values are passed. */
+  readonly attributes: readonly string[];
+}
+
+/** Sizes the kernel contract leaves to the backend; plans and tests print them. */
+export interface BackendTraits {
+  /** Tokens per partial sum in every sum over tokens. */
+  readonly chunk: number;
+}
+
+/**
+ * The verbs of a backend. Enqueueing never waits; the first failure poisons the backend: queued work is skipped, every pending
+ * `read` rejects with that error and the next `launch` throws it.
+ */
+export interface Backend extends AsyncDisposable {
+  readonly name: string;
+  readonly traits: BackendTraits;
+  /** Reserves zero-filled memory. Throws OutOfMemory with the size asked for. */
+  memory(place: Place, bytes: number): Memory;
+  /** The kernel of that name for these dtypes, or null when the backend has none. */
+  kernel(name: string, signature: KernelSignature): Kernel | null;
+  /** The dtype combinations `name` exists in, for error messages, e.g. ['f32, f32 -> f32']. */
+  supported(name: string): readonly string[];
+  /** Scratch bytes a launch with these shapes needs; data is not looked at. */
+  workspace(kernel: Kernel, operands: Operands, attributes: readonly number[]): number;
+  /** Enqueues; `attributes` in the order of `kernel.attributes`. */
+  launch(kernel: Kernel, operands: Operands, attributes: readonly number[], queue: Queue): Event;
+  /** Enqueues a copy of equal byte counts. */
+  copy(to: Region, from: Region, queue: Queue): Event;
+  /** Work enqueued on `queue` from now on starts after `event`. */
+  wait(queue: Queue, event: Event): void;
+  /** Copies host bytes into `to`, in order with the compute queue; `from` may be reused at once. */
+  write(to: Region, from: ArrayBufferView): void;
+  /** The bytes of `from` after all work enqueued so far on the compute queue. */
+  read(from: Region): Promise<ArrayBuffer>;
+  /** Bytes reserved by this backend's memories now. */
+  reserved(): number;
+}
