@@ -7,6 +7,9 @@
 
 namespace lomo {
 
+// What a backend lends its kernels beyond operands (a library, its cached primitives); each backend defines its own.
+struct Context;
+
 // The numbers cross the language border; @lomo/tensor's dtype.ts holds the same order.
 enum class DType : std::uint8_t { f32 = 0, bf16 = 1, f16 = 2, i32 = 3, u8 = 4 };
 
@@ -40,6 +43,7 @@ struct Call {
   void* workspace = nullptr;             // 64-byte aligned, of the size `workspace` asked for
   std::size_t workspace_bytes = 0;
   std::int32_t threads = 1;              // OpenMP threads a kernel may use
+  Context* context = nullptr;            // only kernels that call a library look at it
 
   const Operand& in(int i) const { return operands[i]; }
   const Operand& inout(int i) const { return operands[ins + i]; }
