@@ -1,0 +1,179 @@
+// The one allocator: deterministic best fit over one arena, the same with data and without, so that a plan is the program run dry.
+import { LomoError } from './errors.ts';
+
+/** What bytes are for. Every byte of a run belongs to exactly one. */
+export const categories = [
+  'weights',
+  'gradient',
+  'factors',
+  'boundary',
+  'saved',
+  'recomputed',
+  'logits',
+  'workspace',
+  'state',
+  'io',
+] as const;
+export type Category = (typeof categories)[number];
+
+export const alignment = 256;
+
+/** A piece of the arena, counted by its owners; freed when the last one lets go. */
+export interface Block {
+  readonly offset: number;
+  readonly bytes: number;
+  readonly category: Category;
+  owners: number;
+}
+
+/** One allocation as a plan records it. */
+export interface Allocation {
+  readonly category: Category;
+  readonly bytes: number;
+  readonly offset: number;
+}
+
+interface Hole {
+  offset: number;
+  bytes: number;
+}
+
+/** Live and peak bytes of one category. */
+export interface Usage {
+  live: number;
+  peak: number;
+}
+
+/** What the arena tells while it works: the plan's recorder, the run-time check and traces listen here. */
+export interface ArenaObserver {
+  allocated?(block: Block): void;
+  freed?(block: Block): void;
+}
+
+/**
+ * Lays blocks out in [0, capacity), 256-byte aligned. Best fit, lowest offset first among equals: the same sequence of calls gives the
+ * same offsets on every machine. Freed bytes may be handed out at once, so one in-order queue must use them.
+ */
+export class Arena {
+  /** Bytes that may be laid out; Infinity while planning. */
+  readonly capacity: number;
+  readonly usage: Readonly<Record<Category, Usage>>;
+  observer: ArenaObserver | null = null;
+  private readonly holes: Hole[] = [];
+  private top = 0;
+  private high = 0;
+  private liveBytes = 0;
+  private peakBytes = 0;
+
+  constructor(capacity = Infinity) {
+    this.capacity = capacity;
+    this.usage = Object.fromEntries(categories.map((c) => [c, { live: 0, peak: 0 }])) as Record<Category, Usage>;
+  }
+
+  /** High-water mark: the bytes a memory must have to repeat this sequence. */
+  get extent(): number {
+    return this.high;
+  }
+
+  /** Bytes handed out now. */
+  get live(): number {
+    return this.liveBytes;
+  }
+
+  /** Most bytes ever handed out at once; `extent - peak` is what fragmentation costs. */
+  get peak(): number {
+    return this.peakBytes;
+  }
+
+  /** Throws OutOfMemory when the capacity does not hold `bytes` more. */
+  allocate(bytes: number, category: Category): Block {
+    const size = Math.max(alignment, Math.ceil(bytes / alignment) * alignment);
+    const block: Block = { offset: this.place(size, category), bytes: size, category, owners: 1 };
+    this.liveBytes += size;
+    if (this.liveBytes > this.peakBytes) this.peakBytes = this.liveBytes;
+    const usage = this.usage[category];
+    usage.live += size;
+    if (usage.live > usage.peak) usage.peak = usage.live;
+    this.observer?.allocated?.(block);
+    return block;
+  }
+
+  /** One more owner. */
+  retain(block: Block): void {
+    if (block.owners <= 0) throw new LomoError('UseAfterFree', `block at ${block.offset} (${block.category}) was already freed`);
+    block.owners++;
+  }
+
+  /** One owner less; the last one frees the bytes. */
+  release(block: Block): void {
+    if (block.owners <= 0) throw new LomoError('DoubleFree', `block at ${block.offset} (${block.category}) was already freed`);
+    if (--block.owners > 0) return;
+    this.liveBytes -= block.bytes;
+    this.usage[block.category].live -= block.bytes;
+    this.observer?.freed?.(block);
+    this.close(block.offset, block.bytes);
+  }
+
+  /** Forgets peaks, so that the next measure starts from what is live now. */
+  resetPeaks(): void {
+    this.peakBytes = this.liveBytes;
+    for (const c of categories) this.usage[c].peak = this.usage[c].live;
+  }
+
+  private place(size: number, category: Category): number {
+    let best = -1;
+    for (let i = 0; i < this.holes.length; i++) {
+      const bytes = this.holes[i]!.bytes;
+      if (bytes >= size && (best < 0 || bytes < this.holes[best]!.bytes)) {
+        best = i;
+        if (bytes === size) break;
+      }
+    }
+    if (best >= 0) {
+      const hole = this.holes[best]!;
+      const offset = hole.offset;
+      if (hole.bytes === size) this.holes.splice(best, 1);
+      else {
+        hole.offset += size;
+        hole.bytes -= size;
+      }
+      return offset;
+    }
+    const last = this.holes.at(-1);
+    const extendsTop = last !== undefined && last.offset + last.bytes === this.top;
+    const offset = extendsTop ? last.offset : this.top;
+    if (offset + size > this.capacity) {
+      throw new LomoError(
+        'OutOfMemory',
+        `arena of ${this.capacity} bytes cannot place ${size} bytes (${category}): ${this.liveBytes} bytes are live. Plan the run again: its shapes differ from the planned ones.`,
+        { size, category, capacity: this.capacity, live: this.liveBytes },
+      );
+    }
+    if (extendsTop) this.holes.pop();
+    this.top = offset + size;
+    if (this.top > this.high) this.high = this.top;
+    return offset;
+  }
+
+  private close(offset: number, bytes: number): void {
+    let low = 0;
+    let high = this.holes.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (this.holes[middle]!.offset < offset) low = middle + 1;
+      else high = middle;
+    }
+    const before = this.holes[low - 1];
+    const after = this.holes[low];
+    const joinsBefore = before !== undefined && before.offset + before.bytes === offset;
+    const joinsAfter = after !== undefined && offset + bytes === after.offset;
+    if (joinsBefore && joinsAfter) {
+      before.bytes += bytes + after.bytes;
+      this.holes.splice(low, 1);
+    } else if (joinsBefore) before.bytes += bytes;
+    else if (joinsAfter) {
+      after.offset = offset;
+      after.bytes += bytes;
+    } else this.holes.splice(low, 0, { offset, bytes });
+  }
+}

@@ -1,0 +1,255 @@
+// A device: a backend, one arena in one memory, and whoever records what runs. Ops run here, tensors live here.
+import type { Category } from './allocator.ts';
+import { Arena } from './allocator.ts';
+import type { Backend, Event, Kernel, Memory, Queue } from './backend.ts';
+import { dtypes, isReal, typedArray, fromBf16, fromF16, toBf16, toF16 } from './dtype.ts';
+import type { DType, TypedArray } from './dtype.ts';
+import { LomoError } from './errors.ts';
+import type { Application, Attributes, Op } from './op.ts';
+import { bytesOf, numel } from './shape.ts';
+import type { Spec } from './shape.ts';
+import { Parameter, Tensor } from './tensor.ts';
+
+/** Hears of every differentiable application: a tape that keeps, or one that only counts. */
+export interface Recorder {
+  record<A>(application: Application<A>): void;
+}
+
+/** Hears of every launch: plans count FLOPs and bytes, traces name what ran. */
+export interface LaunchObserver {
+  launched(op: Op, tensors: { ins: readonly Tensor[]; inouts: readonly Tensor[]; outs: readonly Tensor[] }, attributes: Attributes): void;
+}
+
+export interface DeviceOptions {
+  /** Bytes of the one memory: a plan's `extent`. */
+  readonly bytes: number;
+  /** Largest gradient tile, bytes; 64 MiB unless given. Results do not depend on it. */
+  readonly tileBytes?: number;
+}
+
+export interface Launch {
+  readonly ins?: readonly Tensor[];
+  readonly inouts?: readonly Tensor[];
+  /** Given, the results go here instead of into new tensors. */
+  readonly outs?: readonly Tensor[];
+}
+
+const mebibyte = 2 ** 20;
+
+export class Device {
+  readonly backend: Backend;
+  readonly arena: Arena;
+  readonly memory: Memory;
+  readonly tileBytes: number;
+  recorder: Recorder | null = null;
+  observer: LaunchObserver | null = null;
+  /** What new tensors are counted as. */
+  category: Category = 'workspace';
+  private readonly kernels = new Map<string, Map<number, Kernel>>();
+  private scopes: Tensor[][] = [];
+  private launches = 0;
+
+  constructor(backend: Backend, options: DeviceOptions) {
+    this.backend = backend;
+    this.arena = new Arena(options.bytes);
+    this.memory = backend.memory('device', Number.isFinite(options.bytes) ? options.bytes : 0);
+    this.tileBytes = options.tileBytes ?? 64 * mebibyte;
+  }
+
+  /** Launches so far. */
+  get launchCount(): number {
+    return this.launches;
+  }
+
+  /** Rows of a gradient tile for a matrix of this size. */
+  tileRows(rows: number, columns: number): number {
+    return Math.max(1, Math.min(rows, Math.floor(this.tileBytes / (4 * Math.max(1, columns)))));
+  }
+
+  /** A new tensor the caller owns; its bytes hold anything. */
+  allocate(spec: Spec, category: Category): Tensor {
+    return new Tensor(this, this.arena.allocate(bytesOf(spec), category), { ...spec, owning: true });
+  }
+
+  /** A new parameter, owned by the module that asked. */
+  parameter(path: string, spec: Spec & { readonly trainable?: boolean }): Parameter {
+    if (!isReal(spec.dtype)) throw new LomoError('DTypeError', `${path}: a parameter cannot be ${spec.dtype}`);
+    const block = this.arena.allocate(bytesOf(spec), 'weights');
+    return new Parameter(this, block, { shape: spec.shape, dtype: spec.dtype, path, trainable: spec.trainable ?? true });
+  }
+
+  /** Runs `body`; tensors that ops made inside are given back at its end, except those it returns and those a tape keeps. */
+  scope<T extends Tensor | readonly Tensor[] | void>(body: () => T): T {
+    const made: Tensor[] = [];
+    this.scopes.push(made);
+    try {
+      const result = body();
+      const kept = new Set<Tensor>(result instanceof Tensor ? [result] : Array.isArray(result) ? (result as readonly Tensor[]) : []);
+      const outer = this.scopes.at(-2);
+      const left: Tensor[] = [];
+      for (const tensor of made) {
+        if (!kept.has(tensor)) left.push(tensor);
+        else outer?.push(tensor);
+      }
+      for (const tensor of left) tensor.dispose();
+      return result;
+    } catch (error) {
+      for (const tensor of made) tensor.dispose();
+      throw error;
+    } finally {
+      this.scopes.pop();
+    }
+  }
+
+  /** As `scope`, but what `body` returns belongs to the caller alone. */
+  own<T>(body: () => { readonly result: T; readonly keep: readonly Tensor[] }): T {
+    const made: Tensor[] = [];
+    this.scopes.push(made);
+    try {
+      const { result, keep } = body();
+      const kept = new Set(keep);
+      for (const tensor of made) if (!kept.has(tensor)) tensor.dispose();
+      return result;
+    } catch (error) {
+      for (const tensor of made) tensor.dispose();
+      throw error;
+    } finally {
+      this.scopes.pop();
+    }
+  }
+
+  /** Runs `body` with `category` for new tensors and `recorder` listening. */
+  under<T>(mode: { readonly category: Category; readonly recorder: Recorder | null }, body: () => T): T {
+    const { category, recorder } = this;
+    this.category = mode.category;
+    this.recorder = mode.recorder;
+    try {
+      return body();
+    } finally {
+      this.category = category;
+      this.recorder = recorder;
+    }
+  }
+
+  /** Applies a differentiable op: runs it, makes its outputs, tells the recorder. The caller (or the scope) owns the outputs. */
+  apply<A extends Attributes>(op: Op<A>, ins: readonly Tensor[], attributes: A): Tensor[] {
+    const outs = this.run(op, { ins }, attributes);
+    this.recorder?.record({ op, ins, outs, attributes });
+    return outs;
+  }
+
+  /** Runs an op without recording it. Throws ShapeError, MissingKernel, OutOfMemory, or the error that poisoned the backend. */
+  run<A extends Attributes>(op: Op<A>, launch: Launch, attributes: A): Tensor[] {
+    const ins = launch.ins ?? [];
+    const inouts = launch.inouts ?? [];
+    const outs = launch.outs === undefined ? this.outputs(op, ins, inouts, attributes) : [...launch.outs];
+    const kernel = this.resolve(op, ins, inouts, outs);
+    const values = op.attributes.map((name) => attributes[name] as number);
+    const operands = { ins, inouts, outs, workspace: null };
+    const scratch = this.backend.workspace(kernel, operands, values);
+    if (scratch > 0) {
+      const workspace = this.allocate({ shape: [scratch], dtype: 'u8' }, 'workspace');
+      this.backend.launch(kernel, { ins, inouts, outs, workspace }, values, 'compute');
+      workspace.dispose();
+    } else this.backend.launch(kernel, operands, values, 'compute');
+    this.launches++;
+    this.observer?.launched(op as unknown as Op, { ins, inouts, outs }, attributes);
+    return outs;
+  }
+
+  /** Enqueues a copy of equal bytes. */
+  copy(to: Tensor, from: Tensor, queue: Queue = 'compute'): Event {
+    if (to.bytes !== from.bytes || to.dtype !== from.dtype) {
+      throw new LomoError('ShapeError', `copy: ${String(from)} does not fit ${String(to)}`);
+    }
+    return this.backend.copy(to, from, queue);
+  }
+
+  /** Writes raw elements (bf16 and f16 as their 16 bits). */
+  write(to: Tensor, from: ArrayBufferView): void {
+    if (from.byteLength !== to.bytes) throw new LomoError('ShapeError', `write: ${from.byteLength} bytes do not fit ${String(to)}`);
+    this.backend.write(to, from);
+  }
+
+  /** Writes numbers, rounded to the tensor's dtype. */
+  writeNumbers(to: Tensor, from: ArrayLike<number>): void {
+    if (from.length !== numel(to.shape)) throw new LomoError('ShapeError', `write: ${from.length} numbers do not fit ${String(to)}`);
+    this.backend.write(to, encode(to.dtype, from));
+  }
+
+  /** Raw elements after all work enqueued so far. */
+  async read(from: Tensor): Promise<TypedArray> {
+    return typedArray(from.dtype, await this.backend.read(from));
+  }
+
+  /** Values as numbers after all work enqueued so far. */
+  async readNumbers(from: Tensor): Promise<Float64Array> {
+    return decode(from.dtype, await this.read(from));
+  }
+
+  /** Gives the memory back. */
+  free(): void {
+    this.memory.free();
+  }
+
+  private outputs<A extends Attributes>(op: Op<A>, ins: readonly Tensor[], inouts: readonly Tensor[], attributes: A): Tensor[] {
+    const scope = this.scopes.at(-1);
+    return op.infer(ins, attributes, inouts).map((spec) => {
+      const tensor = this.allocate(spec, this.category);
+      scope?.push(tensor);
+      return tensor;
+    });
+  }
+
+  private resolve<A extends Attributes>(op: Op<A>, ins: readonly Tensor[], inouts: readonly Tensor[], outs: readonly Tensor[]): Kernel {
+    let key = 0;
+    for (const t of ins) key = key * 7 + code(t.dtype);
+    key = key * 7 + 6;
+    for (const t of inouts) key = key * 7 + code(t.dtype);
+    key = key * 7 + 6;
+    for (const t of outs) key = key * 7 + code(t.dtype);
+    let known = this.kernels.get(op.name);
+    if (known === undefined) this.kernels.set(op.name, (known = new Map()));
+    const found = known.get(key);
+    if (found !== undefined) return found;
+    const signature = { ins: ins.map((t) => t.dtype), inouts: inouts.map((t) => t.dtype), outs: outs.map((t) => t.dtype) };
+    const kernel = this.backend.kernel(op.name, signature);
+    if (kernel === null) {
+      const has = this.backend.supported(op.name);
+      const wanted = [signature.ins, signature.inouts, signature.outs].map((s) => s.join(', ')).join(' | ');
+      throw new LomoError(
+        'MissingKernel',
+        `'${op.name}' has no kernel for ${wanted} on ${this.backend.name} (has: ${has.length === 0 ? 'none' : has.join('; ')})`,
+        { op: op.name, signature, has },
+      );
+    }
+    if (kernel.attributes.join() !== op.attributes.map(snakeCase).join()) {
+      throw new LomoError('AttributeMismatch', `'${op.name}' on ${this.backend.name} takes (${kernel.attributes.join(', ')}), the op gives (${op.attributes.join(', ')})`);
+    }
+    known.set(key, kernel);
+    return kernel;
+  }
+}
+
+/** Kernels spell attributes in snake_case: 'maxQ' is their 'max_q'. */
+export function snakeCase(name: string): string {
+  return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+}
+
+function code(dtype: DType): number {
+  return dtypes.indexOf(dtype);
+}
+
+/** Numbers as the raw elements of `dtype`, rounded to nearest even. */
+export function encode(dtype: DType, from: ArrayLike<number>): TypedArray {
+  if (dtype === 'bf16' || dtype === 'f16') return Uint16Array.from(from, dtype === 'bf16' ? toBf16 : toF16);
+  if (dtype === 'f32') return Float32Array.from(from);
+  return dtype === 'i32' ? Int32Array.from(from) : Uint8Array.from(from);
+}
+
+/** Raw elements of `dtype` as numbers. */
+export function decode(dtype: DType, from: TypedArray): Float64Array {
+  if (dtype === 'bf16' || dtype === 'f16') return Float64Array.from(from, dtype === 'bf16' ? fromBf16 : fromF16);
+  return Float64Array.from(from);
+}
+

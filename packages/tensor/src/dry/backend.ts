@@ -1,0 +1,57 @@
+// The backend without data: it answers for another backend's kernels and workspaces, moves nothing, and so lets a plan be the program itself.
+import type { Backend, BackendTraits, Event, Kernel, KernelSignature, Memory, Operands, Place, Queue, Region } from '../backend.ts';
+import { sizeOf } from '../dtype.ts';
+import { numel } from '../shape.ts';
+
+/** Stands in for `target`: same kernels, same workspaces, no memory and no time. */
+export class DryBackend implements Backend {
+  readonly name: string;
+  readonly traits: BackendTraits;
+  private readonly target: Backend;
+  private ticket = 0;
+
+  constructor(target: Backend) {
+    this.target = target;
+    this.name = `dry ${target.name}`;
+    this.traits = target.traits;
+  }
+
+  memory(place: Place, bytes: number): Memory {
+    return { place, bytes, id: 0, free: () => {} };
+  }
+
+  kernel(name: string, signature: KernelSignature): Kernel | null {
+    return this.target.kernel(name, signature);
+  }
+
+  supported(name: string): readonly string[] {
+    return this.target.supported(name);
+  }
+
+  workspace(kernel: Kernel, operands: Operands, attributes: readonly number[]): number {
+    return this.target.workspace(kernel, operands, attributes);
+  }
+
+  launch(_kernel: Kernel, _operands: Operands, _attributes: readonly number[], queue: Queue): Event {
+    return { queue, ticket: ++this.ticket };
+  }
+
+  copy(_to: Region, _from: Region, queue: Queue): Event {
+    return { queue, ticket: ++this.ticket };
+  }
+
+  wait(): void {}
+
+  write(): void {}
+
+  /** Zeros: a dry step has an open gate and a loss of 0. */
+  async read(from: Region): Promise<ArrayBuffer> {
+    return new ArrayBuffer(numel(from.shape) * sizeOf(from.dtype));
+  }
+
+  reserved(): number {
+    return 0;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+}
