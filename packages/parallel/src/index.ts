@@ -1,1 +1,6 @@
-export {};
+// @lomo/parallel: schedules as data, the program that runs them, and the plan, which is the program run without data.
+export * from './batch.ts';
+export * from './plan.ts';
+export * from './program.ts';
+export * from './schedule.ts';
+export * from './schedules/breadth_first.ts';

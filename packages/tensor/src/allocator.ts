@@ -22,7 +22,8 @@ export const alignment = 256;
 export interface Block {
   readonly offset: number;
   readonly bytes: number;
-  readonly category: Category;
+  /** Changes only through `assign`. */
+  category: Category;
   owners: number;
 }
 
@@ -114,6 +115,15 @@ export class Arena {
     this.close(block.offset, block.bytes);
   }
 
+  /** Counts a live block under another category from now on: a stage's result becomes a boundary. */
+  assign(block: Block, category: Category): void {
+    this.usage[block.category].live -= block.bytes;
+    block.category = category;
+    const usage = this.usage[category];
+    usage.live += block.bytes;
+    if (usage.live > usage.peak) usage.peak = usage.live;
+  }
+
   /** Forgets peaks, so that the next measure starts from what is live now. */
   resetPeaks(): void {
     this.peakBytes = this.liveBytes;
@@ -139,9 +149,7 @@ export class Arena {
       }
       return offset;
     }
-    const last = this.holes.at(-1);
-    const extendsTop = last !== undefined && last.offset + last.bytes === this.top;
-    const offset = extendsTop ? last.offset : this.top;
+    const offset = this.top;
     if (offset + size > this.capacity) {
       throw new LomoError(
         'OutOfMemory',
@@ -149,13 +157,20 @@ export class Arena {
         { size, category, capacity: this.capacity, live: this.liveBytes },
       );
     }
-    if (extendsTop) this.holes.pop();
     this.top = offset + size;
     if (this.top > this.high) this.high = this.top;
     return offset;
   }
 
+  /** What touches the top goes back to it, so that the layout is a function of the live blocks alone, whatever was there before. */
   private close(offset: number, bytes: number): void {
+    if (offset + bytes === this.top) {
+      const last = this.holes.at(-1);
+      const joins = last !== undefined && last.offset + last.bytes === offset;
+      if (joins) this.holes.pop();
+      this.top = joins ? last.offset : offset;
+      return;
+    }
     let low = 0;
     let high = this.holes.length;
     while (low < high) {

@@ -26,9 +26,12 @@ export interface Term {
   release(): void;
 }
 
-/** Where kept factors live until the parameter settles; equal operands (the x of q, k and v) share one store. */
+/** Where kept factors live until the parameter settles. */
 export interface FactorStores {
+  /** Copies a gradient: its bytes may change after this. */
   keep(operand: Tensor, at: number, count: number): Tensor;
+  /** Copies a saved activation, which no one writes: the x of q, k and v share one store. */
+  keepSaved(operand: Tensor, at: number, count: number): Tensor;
 }
 
 /** An f32 tensor of the parameter's shape. */

@@ -152,26 +152,31 @@ export class Ledger {
     return { tensor: entry.buffer, fresh };
   }
 
-  /** Where the walk of micro-batch `microBatch` through `stage` keeps factors: equal operands of one walk share a store. */
+  /** Where one walk through `stage` keeps factors: the sequence of stores is the same in every micro-batch. */
   factorStores(stage: string): FactorStores {
     const seen = new Map<Block, Map<number, Tensor>>();
     let next = 0;
     let stores = this.stores.get(stage);
     if (stores === undefined) this.stores.set(stage, (stores = []));
     const list = stores;
+    const copy = (operand: Tensor, at: number, count: number): Tensor => {
+      const index = next++;
+      const height = operand.shape[0]!;
+      let store = list[index];
+      if (store === undefined) {
+        store = this.device.allocate({ shape: [height * count, ...operand.shape.slice(1)], dtype: operand.dtype }, 'factors');
+        list.push(store);
+      }
+      this.device.copy(store.rows(at * height, (at + 1) * height), operand);
+      return store;
+    };
     return {
-      keep: (operand, at, count) => {
-        const byOffset = seen.get(operand.block);
-        const known = byOffset?.get(operand.offset);
+      keep: copy,
+      keepSaved: (operand, at, count) => {
+        const known = seen.get(operand.block)?.get(operand.offset);
         if (known !== undefined) return known;
-        const index = next++;
-        const height = operand.shape[0]!;
-        let store = list[index];
-        if (store === undefined) {
-          store = this.device.allocate({ shape: [height * count, ...operand.shape.slice(1)], dtype: operand.dtype }, 'factors');
-          list.push(store);
-        }
-        this.device.copy(store.rows(at * height, (at + 1) * height), operand);
+        const store = copy(operand, at, count);
+        const byOffset = seen.get(operand.block);
         if (byOffset === undefined) seen.set(operand.block, new Map([[operand.offset, store]]));
         else byOffset.set(operand.offset, store);
         return store;

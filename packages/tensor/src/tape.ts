@@ -67,10 +67,13 @@ export class Tape implements Recorder {
     });
   }
 
-  /** Walks back from `dy`, the gradient of `result` (null: the stage made the loss). Returns the gradient of `arriving`, owned by the caller. */
+  /**
+   * Walks back from `dy`, the gradient of `result` (null: the stage made the loss), and takes `dy` over; of `result` only its identity is
+   * used. Returns the gradient of `arriving`, owned by the caller.
+   */
   walk(result: Tensor | null, dy: Tensor | null, walk: Walk): Tensor | null {
     const grads = new Map<Block, Tensor>();
-    if (result !== null && dy !== null) grads.set(result.block, dy.share());
+    if (result !== null && dy !== null) grads.set(result.block, dy);
     for (let index = this.calls.length - 1; index >= 0; index--) this.step(index, grads, walk);
     this.calls.length = 0;
     const arriving = this.arriving === null ? undefined : grads.get(this.arriving.block);

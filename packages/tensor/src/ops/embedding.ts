@@ -58,7 +58,7 @@ class Rows implements Term {
   }
 
   store(stores: FactorStores, at: number, count: number): Term {
-    return new Rows(stores.keep(this.ids, at, count).share(), stores.keep(this.dy, at, count).share());
+    return new Rows(stores.keepSaved(this.ids, at, count).share(), stores.keep(this.dy, at, count).share());
   }
 
   whole(): null {

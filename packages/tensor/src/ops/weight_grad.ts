@@ -111,7 +111,7 @@ export class Factors implements Term {
   }
 
   store(stores: FactorStores, at: number, count: number): Term {
-    return new Factors(stores.keep(this.dy, at, count).share(), stores.keep(this.x, at, count).share());
+    return new Factors(stores.keep(this.dy, at, count).share(), stores.keepSaved(this.x, at, count).share());
   }
 
   whole(): null {

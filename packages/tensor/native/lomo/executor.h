@@ -1,0 +1,224 @@
+// One thread per backend that works off a first-in first-out queue of commands. Nodes are recycled: after warm-up a launch allocates
+// nothing. The first failure poisons the executor: later work is skipped and every later read is handed back with that failure.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstring>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "lomo/command.h"
+
+namespace lomo {
+
+// D is the device: begin() on the executor's thread before anything else; run(Command&) for a launch; copy(to, from, bytes) for copies,
+// writes and reads; release(Reservation) for frees; finish() after which all work given so far is done.
+template <class D>
+class Executor {
+ public:
+  // `notify` is called from the executor's thread after a command that somebody waits for was put aside for `completed`.
+  Executor(D& device, std::function<void()> notify) : device_(device), notify_(std::move(notify)), thread_([this] { loop(); }) {}
+  ~Executor() { stop(); }
+  Executor(const Executor&) = delete;
+  Executor& operator=(const Executor&) = delete;
+
+  // A blank node; owner's thread only, as everything up to `stop`.
+  Command* take() {
+    if (spare_ == nullptr) reclaim();
+    if (spare_ == nullptr) grow();
+    Command* node = std::exchange(spare_, spare_->next);
+    node->next = nullptr;
+    return node;
+  }
+
+  void give_back(Command* node) { node->next = std::exchange(spare_, node); }
+
+  // Bytes that outlive the caller's; recycled once the command that carries them is done.
+  Staging stage(const void* from, std::size_t bytes) {
+    reclaim();
+    Staging s;
+    for (std::size_t i = 0; i < staged_.size() && s.data == nullptr; ++i) {
+      if (staged_[i].capacity < bytes || staged_[i].capacity > 4 * bytes + 4096) continue;
+      s = std::move(staged_[i]);
+      staged_.erase(staged_.begin() + static_cast<std::ptrdiff_t>(i));
+      cached_ -= s.capacity;
+    }
+    if (s.data == nullptr) {
+      ++allocations_;
+      s.capacity = bytes;
+      s.data = std::make_unique_for_overwrite<std::byte[]>(bytes);
+    }
+    std::memcpy(s.data.get(), from, bytes);
+    return s;
+  }
+
+  // Enqueues and returns the command's ticket: 1, 2, ...
+  std::uint64_t push(Command* node) {
+    node->ticket = ++pushed_;
+    bool wake;
+    {
+      const std::lock_guard lock(mutex_);
+      (last_ == nullptr ? first_ : last_->next) = node;
+      last_ = node;
+      wake = asleep_;
+    }
+    if (wake) arrived_.notify_one();
+    return node->ticket;
+  }
+
+  bool idle() const { return finished_.load(std::memory_order_acquire) == pushed_; }
+  bool poisoned() const { return poisoned_.load(std::memory_order_acquire); }
+  const Failure& failure() const { return failure_; }  // once poisoned
+  std::uint64_t allocations() const { return allocations_; }
+
+  // Blocks until everything pushed so far is done.
+  void drain() {
+    std::unique_lock lock(mutex_);
+    ++waiting_;
+    progressed_.wait(lock, [this] { return finished_.load(std::memory_order_relaxed) == pushed_ || stopped_; });
+    --waiting_;
+  }
+
+  // The reads and closes done since the last call, oldest first, linked by `next`; give each back.
+  Command* completed() {
+    const std::lock_guard lock(mutex_);
+    done_last_ = nullptr;
+    return std::exchange(done_first_, nullptr);
+  }
+
+  // Skips what is queued, waits for the command that is running, ends the thread. Reads still queued are never completed.
+  void stop() {
+    {
+      const std::lock_guard lock(mutex_);
+      stopping_ = true;
+    }
+    arrived_.notify_all();
+    if (thread_.joinable()) thread_.join();
+  }
+
+ private:
+  static constexpr int chunk_nodes = 128;
+  static constexpr std::size_t cached_limit = std::size_t{16} << 20;
+
+  void grow() {
+    ++allocations_;
+    chunks_.push_back(std::make_unique<Command[]>(chunk_nodes));
+    for (int i = 0; i < chunk_nodes; ++i) give_back(&chunks_.back()[i]);
+  }
+
+  void reclaim() {
+    Command* node;
+    {
+      const std::lock_guard lock(mutex_);
+      node = std::exchange(freed_, nullptr);
+    }
+    while (node != nullptr) {
+      Command* next = node->next;
+      if (node->staging.data != nullptr) {
+        if (cached_ + node->staging.capacity <= cached_limit) {
+          cached_ += node->staging.capacity;
+          staged_.push_back(std::move(node->staging));
+        }
+        node->staging = {};
+      }
+      give_back(node);
+      node = next;
+    }
+  }
+
+  void loop() {
+    device_.begin();
+    Command* node = nullptr;
+    for (;;) {
+      {
+        std::unique_lock lock(mutex_);
+        if (node != nullptr) retire(node);
+        asleep_ = true;
+        arrived_.wait(lock, [this] { return first_ != nullptr || stopping_; });
+        asleep_ = false;
+        if (stopping_) {
+          stopped_ = true;
+          progressed_.notify_all();
+          return;
+        }
+        node = first_;
+        first_ = node->next;
+        if (first_ == nullptr) last_ = nullptr;
+      }
+      perform(*node);
+      if (node->tag != nullptr) hand_over(std::exchange(node, nullptr));
+    }
+  }
+
+  void retire(Command* node) {
+    node->next = std::exchange(freed_, node);
+    finish(node->ticket);
+  }
+
+  void hand_over(Command* node) {
+    {
+      const std::lock_guard lock(mutex_);
+      node->next = nullptr;
+      (done_last_ == nullptr ? done_first_ : done_last_->next) = node;
+      done_last_ = node;
+      finish(node->ticket);
+    }
+    notify_();
+  }
+
+  void finish(std::uint64_t ticket) {
+    finished_.store(ticket, std::memory_order_release);
+    if (waiting_ > 0) progressed_.notify_all();
+  }
+
+  void perform(Command& c) {
+    if (c.kind == CommandKind::free) return device_.release(c.reservation);
+    if (poisoned_.load(std::memory_order_relaxed)) return;
+    try {
+      switch (c.kind) {
+        case CommandKind::launch: device_.run(c); break;
+        case CommandKind::close: device_.finish(); break;
+        default: device_.copy(c.to, c.kind == CommandKind::write ? c.staging.data.get() : c.from, c.bytes, c.kind);
+      }
+    } catch (const Error& e) {
+      poison(c, e);
+    } catch (const std::bad_alloc&) {
+      poison(c, Error("OutOfMemory", "the host has no memory left for a native structure"));
+    } catch (const std::exception& e) {
+      poison(c, Error("NativeError", e.what()));
+    }
+  }
+
+  void poison(const Command& c, const Error& e) {
+    failure_ = describe(c, e);
+    poisoned_.store(true, std::memory_order_release);
+  }
+
+  D& device_;
+  std::function<void()> notify_;
+  // The owner's side.
+  Command* spare_ = nullptr;
+  std::vector<std::unique_ptr<Command[]>> chunks_;
+  std::vector<Staging> staged_;
+  std::size_t cached_ = 0;
+  std::uint64_t pushed_ = 0, allocations_ = 0;
+  // Shared.
+  std::mutex mutex_;
+  std::condition_variable arrived_, progressed_;
+  Command *first_ = nullptr, *last_ = nullptr, *freed_ = nullptr, *done_first_ = nullptr, *done_last_ = nullptr;
+  bool asleep_ = false, stopping_ = false, stopped_ = false;
+  int waiting_ = 0;
+  std::atomic<std::uint64_t> finished_{0};
+  std::atomic<bool> poisoned_{false};
+  Failure failure_;
+  std::thread thread_;  // last: it starts when all else is there
+};
+
+}  // namespace lomo
