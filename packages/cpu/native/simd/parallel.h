@@ -20,7 +20,7 @@ LOMO_INLINE int threads_for(const Call& call, std::int64_t bytes) {
   return static_cast<int>(larger<std::int64_t>(1, smaller<std::int64_t>(call.threads, bytes / grain_bytes)));
 }
 
-// body(begin, end) on pieces of [0, n) whose borders are multiples of `unit`; bytes_each is the memory traffic of one item.
+// body(begin, end), a lambda that captures by value, on pieces of [0, n) whose borders are multiples of `unit`; bytes_each is the memory traffic of one item.
 template <class F> inline void split(const Call& call, std::int64_t n, std::int64_t unit, std::int64_t bytes_each, F body) {
   const int threads = threads_for(call, n * bytes_each);
   if (threads == 1) {
@@ -31,7 +31,8 @@ template <class F> inline void split(const Call& call, std::int64_t n, std::int6
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int t = 0; t < threads; ++t) {
     const std::int64_t begin = t * piece, end = smaller(n, begin + piece);
-    if (begin < end) body(begin, end);
+    F mine = body;  // a private copy: captured by value, its numbers stay in registers
+    if (begin < end) mine(begin, end);
   }
 }
 

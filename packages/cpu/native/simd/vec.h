@@ -10,10 +10,14 @@
 #include <type_traits>
 
 #if defined(__x86_64__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // gcc 12 warns about its own _mm512_undefined operands
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 #endif
 
 #define LOMO_INLINE inline __attribute__((always_inline))
+#define LOMO_ALWAYS __attribute__((always_inline))  // after a lambda's parameters
 
 namespace lomo::LOMO_ISA {
 
@@ -65,7 +69,7 @@ template <class E> struct is_vec<vec<E>> { static constexpr bool value = true; }
 
 #define LOMO_BINARY(op)                                                                                              \
   template <class E> LOMO_INLINE vec<E> operator op(const vec<E>& a, const vec<E>& b) {                              \
-    return map<vec<E>>(a, b, [](auto x, auto y) __attribute__((always_inline)) { return x op y; });                  \
+    return map<vec<E>>(a, b, [](auto x, auto y) LOMO_ALWAYS { return x op y; });                  \
   }                                                                                                                  \
   template <class E> LOMO_INLINE vec<E> operator op(const vec<E>& a, std::type_identity_t<E> b) { return a op vec<E>(b); } \
   template <class E> LOMO_INLINE vec<E> operator op(std::type_identity_t<E> a, const vec<E>& b) { return vec<E>(a) op b; } \
@@ -83,7 +87,7 @@ LOMO_BINARY(^)
 #define LOMO_COMPARE(op)                                                                                             \
   template <class E> LOMO_INLINE mask16 operator op(const vec<E>& a, const vec<E>& b) {                              \
     static_assert(sizeof(E) == 4);                                                                                   \
-    return map<mask16>(a, b, [](auto x, auto y) __attribute__((always_inline)) { return x op y; });                  \
+    return map<mask16>(a, b, [](auto x, auto y) LOMO_ALWAYS { return x op y; });                  \
   }                                                                                                                  \
   template <class E> LOMO_INLINE mask16 operator op(const vec<E>& a, std::type_identity_t<E> b) { return a op vec<E>(b); }
 LOMO_COMPARE(<)
@@ -95,16 +99,16 @@ LOMO_COMPARE(!=)
 #undef LOMO_COMPARE
 
 template <class E> LOMO_INLINE vec<E> operator-(const vec<E>& a) {
-  return map<vec<E>>(a, [](auto x) __attribute__((always_inline)) { return -x; });
+  return map<vec<E>>(a, [](auto x) LOMO_ALWAYS { return -x; });
 }
 template <class E> LOMO_INLINE vec<E> operator~(const vec<E>& a) {
-  return map<vec<E>>(a, [](auto x) __attribute__((always_inline)) { return ~x; });
+  return map<vec<E>>(a, [](auto x) LOMO_ALWAYS { return ~x; });
 }
 template <class E> LOMO_INLINE vec<E> operator<<(const vec<E>& a, int n) {
-  return map<vec<E>>(a, [n](auto x) __attribute__((always_inline)) { return x << n; });
+  return map<vec<E>>(a, [n](auto x) LOMO_ALWAYS { return x << n; });
 }
 template <class E> LOMO_INLINE vec<E> operator>>(const vec<E>& a, int n) {
-  return map<vec<E>>(a, [n](auto x) __attribute__((always_inline)) { return x >> n; });
+  return map<vec<E>>(a, [n](auto x) LOMO_ALWAYS { return x >> n; });
 }
 
 // Lanes of a where the mask is set, of b elsewhere.
@@ -117,7 +121,7 @@ template <class E> LOMO_INLINE vec<E> select(const mask16& m, const vec<E>& a, c
 // The same bits read as another element type of the same size.
 template <class To, class E> LOMO_INLINE vec<To> bits(const vec<E>& a) {
   static_assert(sizeof(To) == sizeof(E));
-  return map<vec<To>>(a, [](auto x) __attribute__((always_inline)) { return (native<To>)x; });
+  return map<vec<To>>(a, [](auto x) LOMO_ALWAYS { return (native<To>)x; });
 }
 
 // a b + c, rounded once where the instruction set can (avx2, avx512), twice on the portable one.
@@ -158,10 +162,10 @@ LOMO_INLINE f32x16 abs(const f32x16& a) { return bits<float>(bits<std::uint32_t>
 
 // Truncated towards zero; lanes outside i32 are unspecified.
 LOMO_INLINE i32x16 to_i32(const f32x16& a) {
-  return map<i32x16>(a, [](auto x) __attribute__((always_inline)) { return __builtin_convertvector(x, native<std::int32_t>); });
+  return map<i32x16>(a, [](auto x) LOMO_ALWAYS { return __builtin_convertvector(x, native<std::int32_t>); });
 }
 LOMO_INLINE f32x16 to_f32(const i32x16& a) {
-  return map<f32x16>(a, [](auto x) __attribute__((always_inline)) { return __builtin_convertvector(x, native<float>); });
+  return map<f32x16>(a, [](auto x) LOMO_ALWAYS { return __builtin_convertvector(x, native<float>); });
 }
 
 LOMO_INLINE f64x16 to_f64(const f32x16& a) {
