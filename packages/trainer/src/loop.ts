@@ -1,0 +1,79 @@
+// THE LOOP: one step after another, as an async iterable. Everything else a run does hangs on the events it yields.
+import { isLomoError, LomoError } from '@lomo/tensor';
+import type { HostBatch, Program, StepResult } from '@lomo/parallel';
+import type { Optimizer } from '@lomo/optim';
+
+/** What the loop runs over. `done` and `skipped` are its only state, and what a checkpoint keeps of it. */
+export interface Course {
+  readonly program: Program;
+  readonly optimizer: Optimizer;
+  /** The micro-batches of step 1, 2, ... and which samples they hold: a pure function of the step. */
+  batches(step: number): Promise<StepBatches>;
+  /** Learning rate of step 1, 2, ... */
+  rate(step: number): number;
+  readonly seed: number;
+  readonly steps: number;
+  done: number;
+  readonly skipped: Set<number>;
+  /** Goes back to the last durable state and sets `done` to its step. */
+  restore(): Promise<void>;
+}
+
+export interface StepBatches {
+  readonly batches: readonly HostBatch[];
+  /** Names of the samples in each micro-batch, for messages: 'train.jsonl:17'. */
+  readonly samples: readonly (readonly string[])[];
+}
+
+export type TrainEvent =
+  | ({ readonly kind: 'step'; readonly step: number; readonly lr: number; readonly milliseconds: number } & StepResult)
+  /** Nothing of the step was kept, and it will not be tried again. */
+  | { readonly kind: 'rejected'; readonly step: number; readonly error: LomoError }
+  /** The step had changed some weights; the run went back to step `to` and will skip it. */
+  | { readonly kind: 'rolled back'; readonly step: number; readonly to: number; readonly error: LomoError };
+
+/** Rejected steps in a row that end a run. */
+export const patience = 3;
+
+/**
+ * Runs the steps that are left. An abort is honoured between steps, never inside one: the weights are those of a whole step. Throws
+ * the rejection after three in a row, and every other error as it is.
+ */
+export async function* train(course: Course, options: { readonly signal?: AbortSignal } = {}): AsyncGenerator<TrainEvent, void> {
+  const { program, optimizer, seed } = course;
+  let rejected = 0;
+  while (course.done < course.steps && options.signal?.aborted !== true) {
+    const step = course.done + 1;
+    if (course.skipped.has(step)) {
+      course.done = step;
+      continue;
+    }
+    const { batches, samples } = await course.batches(step);
+    const lr = course.rate(step);
+    const start = performance.now();
+    try {
+      const result = await program.run({ step, batches, passes: optimizer.passes, seed, lr });
+      course.done = step;
+      rejected = 0;
+      yield { kind: 'step', step, lr, milliseconds: performance.now() - start, ...result };
+    } catch (error) {
+      if (!isLomoError(error)) throw error;
+      const torn = error.code === 'TornStep';
+      if (!torn && error.code !== 'NonFiniteLoss' && error.code !== 'NonFiniteGradient') throw error;
+      const named = withSamples(error, samples);
+      course.skipped.add(step);
+      if (torn) await course.restore();
+      else course.done = step;
+      if (++rejected >= patience) throw named;
+      yield torn ? { kind: 'rolled back', step, to: course.done, error: named } : { kind: 'rejected', step, error: named };
+    }
+  }
+}
+
+function withSamples(error: LomoError, samples: StepBatches['samples']): LomoError {
+  const known = error.details['microBatches'];
+  const micro = Array.isArray(known) ? (known as number[]) : samples.map((_, m) => m);
+  const names = micro.flatMap((m) => samples[m] ?? []);
+  const shown = names.length > 8 ? `${names.slice(0, 8).join(', ')} and ${names.length - 8} more` : names.join(', ');
+  return new LomoError(error.code, `${error.message} Samples: ${shown}`, { ...error.details, samples: names }, error);
+}

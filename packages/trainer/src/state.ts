@@ -1,0 +1,40 @@
+// trainer_state.json: what a run must know beside the weights to go on as if it had never stopped.
+import { LomoError } from '@lomo/tensor';
+import { z } from 'zod';
+
+const schema = z.object({
+  format: z.literal(1),
+  /** Steps finished, skipped ones included. */
+  step: z.number().int().min(0),
+  /** Steps that were rejected and are skipped when replayed. */
+  skipped: z.array(z.number().int()),
+  steps: z.number().int(),
+  seed: z.number().int(),
+  dataSeed: z.number().int(),
+  trainedTokens: z.number().int(),
+  bestEvalLoss: z.number().nullable(),
+  /** SHA-256 of the settings that the weights depend on. */
+  fingerprint: z.string(),
+  /** What equal bits need to be equal too: library, instruction set, chunk. */
+  machine: z.record(z.string(), z.string()),
+  /** Every file of the folder with its SHA-256. */
+  files: z.record(z.string(), z.string()),
+});
+
+export type TrainerState = z.output<typeof schema>;
+
+export const stateName = 'trainer_state.json';
+
+/** Throws CorruptState naming the file and what is wrong in it. */
+export function parseState(text: string, path: string): TrainerState {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (error) {
+    throw new LomoError('CorruptState', `${path} is not JSON: ${String(error)}; resume from another checkpoint`, { path });
+  }
+  const result = schema.safeParse(json);
+  if (result.success) return result.data;
+  const issue = result.error.issues[0];
+  throw new LomoError('CorruptState', `${path}: ${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'not a trainer state'}; resume from another checkpoint`, { path });
+}
