@@ -1,0 +1,35 @@
+// A model family: what `model_type` names. An open list: callers add their own beside the built-in ones, nothing here knows them all.
+import { join } from 'node:path';
+import { LomoError } from '@lomo/tensor';
+import type { ModelConfig } from './config/model.ts';
+import { unsupported } from './config/fields.ts';
+import type { Files } from './files.ts';
+import { nodeFiles, readWhole } from './files.ts';
+import type { JsonObject } from './json.ts';
+import { isJsonObject, parseJson } from './json.ts';
+import { confinement } from './checkpoint.ts';
+
+/** How one `model_type` reads its config.json. */
+export interface ConfigFamily<C = ModelConfig> {
+  readonly modelType: string;
+  /** Strict: LomoError 'UnsupportedConfig' for every field that is not understood. */
+  parseConfig(json: JsonObject): C;
+}
+
+/** The family that `json` names. Throws LomoError 'UnsupportedConfig' listing the known ones. */
+export function familyOf<F extends ConfigFamily<unknown>>(json: JsonObject, families: readonly F[]): F {
+  const type = json['model_type'];
+  const family = families.find((f) => f.modelType === type);
+  if (family === undefined) throw unsupported('model_type', type, `known: ${families.map((f) => f.modelType).join(', ')}; add a family through plugins`);
+  return family;
+}
+
+/** config.json of a Hugging Face folder as strict JSON: duplicate keys, links out of the folder and oversized files are refused. */
+export async function readConfig(folder: string, files: Files = nodeFiles): Promise<JsonObject> {
+  const path = join(folder, 'config.json');
+  const isInside = await confinement(files, folder);
+  await isInside(path);
+  const json = parseJson(await readWhole(files, path, 16 * 2 ** 20), path);
+  if (!isJsonObject(json)) throw new LomoError('CorruptJson', `${path}: expected an object`, { path });
+  return json;
+}

@@ -1,0 +1,216 @@
+// The one place where this package (and the trainer's checkpoints) touch the file system, so that a test can fail the k-th call.
+import { constants } from 'node:fs';
+import * as fs from 'node:fs/promises';
+import { LomoError } from '@lomo/tensor';
+
+/** What a path is. `size` is in bytes. */
+export interface FileFacts {
+  readonly kind: 'file' | 'folder' | 'other';
+  readonly size: number;
+}
+
+/** An open file; positions are absolute, in bytes. Reads and writes may be short, as the system's are. */
+export interface OpenFile {
+  readonly path: string;
+  /** Bytes read into the front of `into`; 0 at the end of the file. */
+  read(into: Uint8Array, position: number): Promise<number>;
+  /** Bytes of `from` written. */
+  write(from: Uint8Array, position: number): Promise<number>;
+  facts(): Promise<FileFacts>;
+  /** Returns when the bytes would survive a power loss. */
+  sync(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** The file system. Every failure is a LomoError 'FileError' with `details { verb, path, errno }`. */
+export interface Files {
+  /** 'read' an existing file; 'write' creates or truncates; 'create' refuses an existing one. */
+  open(path: string, mode: 'read' | 'write' | 'create'): Promise<OpenFile>;
+  /** Facts of what the path leads to (links followed), or null where nothing is. */
+  facts(path: string): Promise<FileFacts | null>;
+  /** The absolute path with every link resolved. */
+  resolve(path: string): Promise<string>;
+  /** Names in a folder, sorted. */
+  list(folder: string): Promise<readonly string[]>;
+  makeFolder(folder: string): Promise<void>;
+  rename(from: string, to: string): Promise<void>;
+  /** Removes a file, or a folder with everything in it; nothing there is not an error. */
+  remove(path: string): Promise<void>;
+  /** Makes the names in a folder durable: renames and creations in it survive a power loss. */
+  syncFolder(folder: string): Promise<void>;
+  /** Bytes an unprivileged writer could still add under this folder. */
+  freeBytes(folder: string): Promise<number>;
+}
+
+/** A call of the file layer, as `observeFiles` reports it. `count` numbers the calls of all verbs from 1. */
+export interface FileCall {
+  readonly verb: string;
+  readonly path: string;
+  readonly count: number;
+}
+
+const flags = { read: 'r', write: 'w+', create: 'wx+' } as const;
+
+/** Node's file system. */
+export const nodeFiles: Files = {
+  open: (path, mode) =>
+    named('open', path, async () => {
+      // Without O_NONBLOCK, opening a fifo that a hostile folder contains would wait for ever.
+      const handle = await fs.open(path, mode === 'read' ? constants.O_RDONLY | constants.O_NONBLOCK : flags[mode]);
+      return openFile(path, handle);
+    }),
+  facts: (path) =>
+    named('stat', path, async () => {
+      try {
+        return factsOf(await fs.stat(path));
+      } catch (error) {
+        if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR') return null;
+        throw error;
+      }
+    }),
+  resolve: (path) => named('realpath', path, () => fs.realpath(path)),
+  list: (folder) => named('readdir', folder, async () => (await fs.readdir(folder)).sort()),
+  makeFolder: (folder) =>
+    named('mkdir', folder, async () => {
+      await fs.mkdir(folder, { recursive: true });
+    }),
+  rename: (from, to) => named('rename', from, () => fs.rename(from, to)),
+  remove: (path) => named('rm', path, () => fs.rm(path, { recursive: true, force: true })),
+  syncFolder: (folder) =>
+    named('fsync', folder, async () => {
+      const handle = await fs.open(folder, 'r');
+      try {
+        await handle.sync();
+      } finally {
+        await handle.close();
+      }
+    }),
+  freeBytes: (folder) =>
+    named('statfs', folder, async () => {
+      const { bavail, bsize } = await fs.statfs(folder);
+      return bavail * bsize;
+    }),
+};
+
+/** `files` with `before` called ahead of every verb, those of open files included; an error it throws takes the verb's place. */
+export function observeFiles(files: Files, before: (call: FileCall) => void): Files {
+  let count = 0;
+  const observed = <T>(verb: string, path: string, body: () => Promise<T>): Promise<T> =>
+    named(verb, path, async () => {
+      before({ verb, path, count: ++count });
+      return body();
+    });
+  const wrap = (file: OpenFile): OpenFile => ({
+    path: file.path,
+    read: (into, position) => observed('read', file.path, () => file.read(into, position)),
+    write: (from, position) => observed('write', file.path, () => file.write(from, position)),
+    facts: () => observed('fstat', file.path, () => file.facts()),
+    sync: () => observed('fsync', file.path, () => file.sync()),
+    // Closing first keeps a test that fails this call from leaking the descriptor.
+    close: async () => {
+      await file.close();
+      await observed('close', file.path, () => Promise.resolve());
+    },
+  });
+  return {
+    open: (path, mode) => observed('open', path, async () => wrap(await files.open(path, mode))),
+    facts: (path) => observed('stat', path, () => files.facts(path)),
+    resolve: (path) => observed('realpath', path, () => files.resolve(path)),
+    list: (folder) => observed('readdir', folder, () => files.list(folder)),
+    makeFolder: (folder) => observed('mkdir', folder, () => files.makeFolder(folder)),
+    rename: (from, to) => observed('rename', from, () => files.rename(from, to)),
+    remove: (path) => observed('rm', path, () => files.remove(path)),
+    syncFolder: (folder) => observed('fsync', folder, () => files.syncFolder(folder)),
+    freeBytes: (folder) => observed('statfs', folder, () => files.freeBytes(folder)),
+  };
+}
+
+/** Fills as much of `into` as the file has from `position` on, over short reads; returns the bytes read. */
+export async function readFully(file: OpenFile, into: Uint8Array, position: number): Promise<number> {
+  let done = 0;
+  while (done < into.byteLength) {
+    const n = await file.read(into.subarray(done), position + done);
+    if (n === 0) break;
+    done += n;
+  }
+  return done;
+}
+
+/** Writes all of `from` at `position`, over short writes. */
+export async function writeFully(file: OpenFile, from: Uint8Array, position: number): Promise<void> {
+  let done = 0;
+  while (done < from.byteLength) {
+    const n = await file.write(from.subarray(done), position + done);
+    if (n === 0) throw fileError('write', file.path, Object.assign(new Error('wrote 0 bytes'), { code: 'EIO' }));
+    done += n;
+  }
+}
+
+/** The whole of a small regular file. More than `limit` bytes: LomoError 'TooLarge'. */
+export async function readWhole(files: Files, path: string, limit: number): Promise<Uint8Array> {
+  const file = await files.open(path, 'read');
+  try {
+    const { kind, size } = await file.facts();
+    if (kind !== 'file') throw new LomoError('NotAFile', `${path} is not a regular file`, { path });
+    if (size > limit) throw new LomoError('TooLarge', `${path} has ${size} bytes; at most ${limit} are read for a file of this kind`, { path, size, limit });
+    const bytes = new Uint8Array(size);
+    const found = await readFully(file, bytes, 0);
+    return bytes.subarray(0, found);
+  } finally {
+    await file.close();
+  }
+}
+
+/** Writes a whole file and makes its bytes durable. */
+export async function writeWhole(files: Files, path: string, bytes: Uint8Array): Promise<void> {
+  const file = await files.open(path, 'write');
+  try {
+    await writeFully(file, bytes, 0);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+function openFile(path: string, handle: fs.FileHandle): OpenFile {
+  return {
+    path,
+    read: (into, position) => named('read', path, async () => (await handle.read(into, 0, into.byteLength, position)).bytesRead),
+    write: (from, position) => named('write', path, async () => (await handle.write(from, 0, from.byteLength, position)).bytesWritten),
+    facts: () => named('fstat', path, async () => factsOf(await handle.stat())),
+    sync: () => named('fsync', path, () => handle.sync()),
+    close: () => named('close', path, () => handle.close()),
+  };
+}
+
+function factsOf(stat: { isFile(): boolean; isDirectory(): boolean; size: number }): FileFacts {
+  return { kind: stat.isFile() ? 'file' : stat.isDirectory() ? 'folder' : 'other', size: stat.size };
+}
+
+function errnoOf(error: unknown): string {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  return typeof code === 'string' ? code : 'unknown';
+}
+
+const advice: Readonly<Record<string, string>> = {
+  ENOSPC: 'the disk is full: free space or choose another folder',
+  EDQUOT: 'the disk quota is used up: free space or choose another folder',
+  EROFS: 'the file system is read-only: choose another folder',
+  EACCES: 'permission denied: check the owner and mode of the path',
+  ENOENT: 'nothing is there: check the path',
+  EMFILE: 'too many open files: raise `ulimit -n`',
+};
+
+function fileError(verb: string, path: string, cause: unknown): LomoError {
+  const errno = errnoOf(cause);
+  const why = advice[errno] ?? (cause instanceof Error ? cause.message : String(cause));
+  return new LomoError('FileError', `${verb} ${path}: ${errno}, ${why}`, { verb, path, errno }, cause);
+}
+
+async function named<T>(verb: string, path: string, body: () => Promise<T>): Promise<T> {
+  try {
+    return await body();
+  } catch (error) {
+    throw error instanceof LomoError ? error : fileError(verb, path, error);
+  }
+}

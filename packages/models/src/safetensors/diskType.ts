@@ -1,0 +1,81 @@
+// Element types of safetensors files, and conversion of the real ones to and from a device's dtypes.
+import type { DType } from '@lomo/tensor';
+import { LomoError, fromF16, toBf16, toF16 } from '@lomo/tensor';
+
+/** Bytes of one element of every type the format names in whole bytes. */
+export const diskTypeBytes = {
+  BOOL: 1, U8: 1, I8: 1, F8_E5M2: 1, F8_E4M3: 1, I16: 2, U16: 2, F16: 2, BF16: 2, I32: 4, U32: 4, F32: 4, F64: 8, I64: 8, U64: 8,
+} as const;
+
+export type DiskType = keyof typeof diskTypeBytes;
+
+/** The types a weight may have on disk. */
+export type RealDiskType = 'F32' | 'BF16' | 'F16';
+
+const realOf = { f32: 'F32', bf16: 'BF16', f16: 'F16' } as const;
+
+export function isDiskType(name: string): name is DiskType {
+  return Object.hasOwn(diskTypeBytes, name);
+}
+
+export function isRealDiskType(type: DiskType): type is RealDiskType {
+  return type === 'F32' || type === 'BF16' || type === 'F16';
+}
+
+/** The name on disk of a real dtype. Throws LomoError 'DTypeError' for the others. */
+export function diskTypeOf(dtype: DType): RealDiskType {
+  if (dtype === 'i32' || dtype === 'u8') throw new LomoError('DTypeError', `a weight cannot be ${dtype}; use f32, bf16 or f16`, { dtype });
+  return realOf[dtype];
+}
+
+/** The device dtype of a real type on disk. */
+export function dtypeOf(type: RealDiskType): DType {
+  return type === 'F32' ? 'f32' : type === 'BF16' ? 'bf16' : 'f16';
+}
+
+/**
+ * `bytes` (whole elements of `from`) as elements of `to`, rounded to nearest, ties to even. Returns a fresh array, or `bytes` itself
+ * when the types are equal. `bytes` must start at a multiple of the element size of its buffer.
+ */
+export function convert(bytes: Uint8Array, from: RealDiskType, to: RealDiskType): Uint8Array {
+  if (from === to) return bytes;
+  const count = bytes.byteLength / diskTypeBytes[from];
+  if (from === 'F32') {
+    const values = new Float32Array(bytes.buffer, bytes.byteOffset, count);
+    const out = new Uint16Array(count);
+    if (to === 'BF16') narrow(bytes, out);
+    else for (let i = 0; i < count; i++) out[i] = toF16(values[i]!);
+    return new Uint8Array(out.buffer);
+  }
+  const halves = new Uint16Array(bytes.buffer, bytes.byteOffset, count);
+  if (to === 'F32') {
+    const out = new Uint32Array(count);
+    if (from === 'BF16') for (let i = 0; i < count; i++) out[i] = halves[i]! << 16;
+    else widen(halves, new Float32Array(out.buffer));
+    return new Uint8Array(out.buffer);
+  }
+  const out = new Uint16Array(count);
+  if (from === 'F16') for (let i = 0; i < count; i++) out[i] = toBf16(fromF16(halves[i]!));
+  else {
+    const value = new Float32Array(1);
+    const bits = new Uint32Array(value.buffer);
+    for (let i = 0; i < count; i++) {
+      bits[0] = halves[i]! << 16;
+      out[i] = toF16(value[0]!);
+    }
+  }
+  return new Uint8Array(out.buffer);
+}
+
+function widen(halves: Uint16Array, out: Float32Array): void {
+  for (let i = 0; i < halves.length; i++) out[i] = fromF16(halves[i]!);
+}
+
+// The loop of toBf16 without its calls: a 7B checkpoint passes through here element by element.
+function narrow(bytes: Uint8Array, out: Uint16Array): void {
+  const bits = new Uint32Array(bytes.buffer, bytes.byteOffset, out.length);
+  for (let i = 0; i < out.length; i++) {
+    const b = bits[i]!;
+    out[i] = (b & 0x7fffffff) > 0x7f800000 ? (b >>> 16) | 0x40 : (b + 0x7fff + ((b >>> 16) & 1)) >>> 16;
+  }
+}
