@@ -1,10 +1,11 @@
 import { defineConfig } from 'tsup';
 
 export default defineConfig({
-  entry: ['src/index.ts'],
+  // worker.js and engine.js stay files of their own next to index.js: they are opened by URL.
+  entry: { index: 'src/index.ts', worker: 'src/tokenizer/worker.js', engine: 'src/tokenizer/engine.js' },
   format: ['esm'],
   target: 'node20',
-  dts: { compilerOptions: { ignoreDeprecations: '6.0' } },
+  dts: { entry: { index: 'src/index.ts' }, compilerOptions: { ignoreDeprecations: '6.0' } },
   sourcemap: true,
   clean: true,
 });
