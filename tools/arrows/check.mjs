@@ -21,8 +21,13 @@ function packagesOf(root) {
     .map((folder) => ({ folder, kind: relative(root, folder).split(sep)[0], manifest: JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) }));
 }
 
-/** Runs every check on the workspace at `root`. Returns `{ failures, warnings, allowances, files }`, the first three as lines of text. */
+/**
+ * Runs every check on the workspace at `root`.
+ * @param {string} root
+ * @returns {{ failures: string[], warnings: string[], allowances: string[], files: number }} lines of text, and how many files were read
+ */
 export function checkWorkspace(root) {
+  /** @type {ReturnType<typeof checkWorkspace>} */
   const report = { failures: [], warnings: [], allowances: [], files: 0 };
   const members = packagesOf(root);
   const byName = new Map(members.map((one) => [one.manifest.name, one]));

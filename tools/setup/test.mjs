@@ -11,7 +11,7 @@ try {
   const { members } = await prepare();
   await check(tally, 'arrows', [process.execPath, 'tools/arrows/arrows.mjs'], { budget: 10 });
   await check(tally, 'oxlint', ['pnpm', 'exec', 'oxlint'], { budget: 30 });
-  await check(tally, 'typecheck', ['pnpm', 'exec', 'turbo', 'run', 'typecheck', '--concurrency=2', '--output-logs=new-only', '--ui=stream'], { budget: 120 });
+  await check(tally, 'typecheck', ['pnpm', 'exec', 'turbo', 'run', 'typecheck', '--continue', '--concurrency=2', '--output-logs=new-only', '--ui=stream'], { budget: 120 });
   for (const { folder, name } of members) {
     if (existsSync(join(root, folder, 'vitest.config.ts'))) await vitest(tally, name, folder, { budget: 150 });
   }
