@@ -43,7 +43,8 @@ struct Command {
   const void* from = nullptr;
   std::size_t bytes = 0;
   Staging staging;
-  // read, close: who waits
+  // read, close: who waits, and whether the executor was poisoned by then
+  bool failed = false;
   void* tag = nullptr;
   // free
   Reservation reservation;

@@ -153,6 +153,7 @@ class Executor {
         if (first_ == nullptr) last_ = nullptr;
       }
       perform(*node);
+      node->failed = poisoned_.load(std::memory_order_relaxed);
       if (node->tag != nullptr) hand_over(std::exchange(node, nullptr));
     }
   }

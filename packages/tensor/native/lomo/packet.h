@@ -51,7 +51,8 @@ class Memories {
   std::size_t reserved_ = 0;
 };
 
-inline void decode_operand(const double* p, DType wanted, const Memories& memories, Operand& o) {
+// Without memories (a workspace query) only shapes are looked at.
+inline void decode_operand(const double* p, DType wanted, const Memories* memories, Operand& o) {
   const double rank = p[3];
   if (!(rank >= 0 && rank <= max_rank)) throw Error("BadRank", "an operand has rank " + std::to_string(static_cast<int>(rank)) + "; kernels take up to 4");
   if (p[2] != static_cast<double>(wanted))
@@ -67,11 +68,11 @@ inline void decode_operand(const double* p, DType wanted, const Memories& memori
     o.dim[d] = static_cast<std::int64_t>(length);
     bytes *= length;
   }
-  o.data = memories.locate(p[0], p[1], bytes);
+  o.data = memories == nullptr ? nullptr : memories->locate(p[0], p[1], bytes);
 }
 
 // Fills `c` from the packet and checks everything that can be checked before the work runs.
-inline void decode(const double* p, const Registry& registry, const Memories& memories, Command& c) {
+inline void decode(const double* p, const Registry& registry, const Memories* memories, Command& c) {
   const Resolved& r = registry.at(p[0]);
   const auto count = [](double x) { return std::to_string(static_cast<int>(x)); };
   if (p[1] != r.ins || p[2] != r.inouts || p[3] != r.outs)
@@ -94,8 +95,8 @@ inline void decode(const double* p, const Registry& registry, const Memories& me
   c.call.inouts = r.inouts;
   c.call.outs = r.outs;
   c.call.attributes = c.attributes;
-  if (p[7] >= 0) {
-    c.call.workspace = memories.locate(p[7], p[8], p[9]);
+  if (p[7] >= 0 && memories != nullptr) {
+    c.call.workspace = memories->locate(p[7], p[8], p[9]);
     c.call.workspace_bytes = static_cast<std::size_t>(p[9]);
     if (reinterpret_cast<std::uintptr_t>(c.call.workspace) % 64 != 0) throw Error("Misaligned", std::string(r.kernel->name) + ": the workspace is not 64-byte aligned");
   }

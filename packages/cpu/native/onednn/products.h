@@ -1,0 +1,65 @@
+// The backend's matrix products: a cache of oneDNN primitives, and a route through f32 where oneDNN lacks a combination of dtypes.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+
+#include "lomo/kernel.h"
+#include "onednn/library.h"
+#include "onednn/primitive.h"
+
+namespace lomo::onednn {
+
+// A product of one shape. Where oneDNN has it, it is one call; else inputs are widened to f32 (and the result narrowed) in the workspace.
+class Product {
+ public:
+  Product(const Library& library, const Shape& shape);
+
+  std::size_t workspace() const { return total_; }
+  const std::string& implementation() const { return primitive_->implementation(); }
+  // Call on the executor's thread, whose OpenMP thread count is the backend's.
+  void run(const void* a, const void* b, const void* bias, void* c, void* workspace) const;
+
+ private:
+  std::size_t place(std::size_t bytes);
+
+  Shape shape_;
+  std::unique_ptr<Primitive> primitive_;
+  bool widen_in_ = false, narrow_out_ = false;
+  std::size_t a_ = 0, b_ = 0, bias_ = 0, c_ = 0, scratchpad_ = 0, total_ = 0;  // byte offsets in the workspace, and its size
+};
+
+class Products {
+ public:
+  Products(const std::string& path, std::int32_t threads) : library_(path), threads_(threads) {}
+
+  // The product of that shape, made on first use; either thread. It lives as long as the backend.
+  const Product& get(const Shape& shape);
+  const Library& library() const { return library_; }
+  std::uint64_t made() const { return made_.load(); }
+
+ private:
+  struct Hash { std::size_t operator()(const Shape& s) const; };
+
+  Library library_;
+  std::int32_t threads_;
+  std::mutex mutex_;
+  std::atomic<std::uint64_t> made_{0};
+  std::unordered_map<Shape, std::unique_ptr<Product>, Hash> cache_;  // after library_: primitives go first
+};
+
+}  // namespace lomo::onednn
+
+namespace lomo {
+
+// The CPU backend's context: its products.
+struct Context {
+  onednn::Products products;
+};
+
+}  // namespace lomo

@@ -1,0 +1,327 @@
+// The verbs of a backend at the language border, for any device. Everything here runs on JavaScript's thread, except `notify`.
+// A device D adds: D(Napi::Object options), kernels(), context(), threads(), allocations(), facts(env), reserve(place, bytes),
+// release(Reservation), workspace(const Kernel&, const Call&), and what executor.h asks of it.
+#pragma once
+
+#include <napi.h>
+
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "lomo/executor.h"
+#include "lomo/packet.h"
+
+namespace lomo {
+
+inline Napi::Error js_error(Napi::Env env, const Failure& f) {
+  const Napi::Error e = Napi::Error::New(env, f.text);
+  e.Set("code", f.code);
+  e.Set("at", f.file.substr(f.file.rfind('/') + 1) + ":" + std::to_string(f.line));
+  if (!f.op.empty()) e.Set("op", f.op);
+  if (!f.shapes.empty()) e.Set("shapes", f.shapes);
+  return e;
+}
+
+template <class D>
+class Verbs : public Napi::ObjectWrap<Verbs<D>> {
+  using Info = Napi::CallbackInfo;
+
+ public:
+  static Napi::Function define(Napi::Env env) {
+    return Verbs::DefineClass(env, "NativeBackend",
+                              {method<&Verbs::find>("find"), method<&Verbs::attributes>("attributes"), method<&Verbs::supported>("supported"),
+                               method<&Verbs::reserve>("reserve"), method<&Verbs::release>("release"), method<&Verbs::launch>("launch"),
+                               method<&Verbs::workspace>("workspace"), method<&Verbs::copy>("copy"), method<&Verbs::write>("write"),
+                               method<&Verbs::read>("read"), method<&Verbs::reserved>("reserved"), method<&Verbs::counters>("counters"),
+                               method<&Verbs::facts>("facts"), method<&Verbs::drain>("drain"), method<&Verbs::close>("close"), method<&Verbs::stop>("stop")});
+  }
+
+  // new NativeBackend(packet: Float64Array, options)
+  explicit Verbs(const Info& info) : Napi::ObjectWrap<Verbs<D>>(info) {
+    const Napi::Env env = info.Env();
+    border(env, [&] {
+      const auto packet = info[0].As<Napi::Float64Array>();
+      if (packet.ElementLength() < static_cast<std::size_t>(packet_length)) throw Error("BadPacket", "the launch packet is too short");
+      packet_ = Napi::Persistent(packet.As<Napi::Object>());
+      numbers_ = packet.Data();
+      device_ = std::make_unique<D>(info[1].As<Napi::Object>());
+      registry_ = std::make_unique<Registry>(device_->kernels());
+      if (napi_create_threadsafe_function(env, nullptr, nullptr, Napi::String::New(env, "lomo"), 0, 1, nullptr, nullptr, this, on_completed, &wake_) != napi_ok)
+        throw Error("NativeError", "Node.js refused a thread-safe function");
+      napi_unref_threadsafe_function(env, wake_);
+      executor_ = std::make_unique<Executor<D>>(*device_, [this] { napi_call_threadsafe_function(wake_, nullptr, napi_tsfn_nonblocking); });
+      // Added after the thread-safe function's own hook, hence run before it: the executor's thread ends while it still exists.
+      napi_add_env_cleanup_hook(env, on_exit, this);
+      return env.Undefined();
+    });
+  }
+
+  ~Verbs() override {
+    shut();
+    napi_remove_env_cleanup_hook(this->Env(), on_exit, this);
+  }
+
+ private:
+  struct Waiter {
+    Napi::Promise::Deferred promise;
+    Napi::Reference<Napi::ArrayBuffer> bytes;
+  };
+
+  template <Napi::Value (Verbs::*verb)(const Info&)> static auto method(const char* name) {
+    return Verbs::InstanceMethod(name, &Verbs::template enter<verb>);
+  }
+  template <Napi::Value (Verbs::*verb)(const Info&)> Napi::Value enter(const Info& info) {
+    return border(info.Env(), [&] { return (this->*verb)(info); });
+  }
+  // The one place where C++ errors become JavaScript's.
+  template <class F> static Napi::Value border(Napi::Env env, F body) {
+    try {
+      return body();
+    } catch (const Error& e) {
+      throw js_error(env, {e.code(), e.text(), e.file(), "", "", e.line()});
+    } catch (const std::bad_alloc&) {
+      throw js_error(env, {"OutOfMemory", "the host has no memory left for a native structure", __FILE__, "", "", __LINE__});
+    }
+  }
+
+  static double number(const Info& info, std::size_t i) { return info[i].As<Napi::Number>().DoubleValue(); }
+  Napi::Value ticket(std::uint64_t t) { return Napi::Number::New(this->Env(), static_cast<double>(t)); }
+  void open() const {
+    if (executor_ == nullptr) throw Error("BackendClosed", "the backend was disposed of");
+  }
+  // A native failure is reported by the next verb that enqueues work.
+  void healthy() const {
+    open();
+    if (executor_->poisoned()) throw js_error(this->Env(), executor_->failure());
+  }
+
+  // find(name, dtypes: number[], ins, inouts): kernel id or -1
+  Napi::Value find(const Info& info) {
+    open();
+    const auto list = info[1].As<Napi::Array>();
+    std::vector<DType> dtypes;
+    for (std::uint32_t i = 0; i < list.Length(); ++i) dtypes.push_back(static_cast<DType>(list.Get(i).As<Napi::Number>().Uint32Value()));
+    const auto id = registry_->find(info[0].As<Napi::String>().Utf8Value(), dtypes, static_cast<std::int32_t>(number(info, 2)), static_cast<std::int32_t>(number(info, 3)));
+    return Napi::Number::New(info.Env(), id);
+  }
+
+  Napi::Value attributes(const Info& info) {
+    open();
+    return Napi::String::New(info.Env(), registry_->at(number(info, 0)).kernel->attributes);
+  }
+
+  Napi::Value supported(const Info& info) {
+    open();
+    const auto found = registry_->supported(info[0].As<Napi::String>().Utf8Value());
+    auto list = Napi::Array::New(info.Env(), found.size());
+    for (std::uint32_t i = 0; i < found.size(); ++i) list.Set(i, found[i]);
+    return list;
+  }
+
+  // reserve(place, bytes): memory id
+  Napi::Value reserve(const Info& info) {
+    open();
+    return Napi::Number::New(info.Env(), memories_.add(device_->reserve(static_cast<std::int32_t>(number(info, 0)), number(info, 1), memories_.reserved())));
+  }
+
+  Napi::Value release(const Info& info) {
+    open();
+    const Reservation r = memories_.remove(number(info, 0));
+    if (executor_->idle()) {
+      device_->release(r);
+    } else {
+      Command* c = blank(CommandKind::free);
+      c->reservation = r;
+      executor_->push(c);
+    }
+    return info.Env().Undefined();
+  }
+
+  Napi::Value launch(const Info&) {
+    healthy();
+    Command* c = executor_->take();
+    try {
+      decode(numbers_, *registry_, &memories_, *c);
+      equip(c->call);
+      const std::size_t needed = device_->workspace(*c->kernel, c->call);
+      if (needed > c->call.workspace_bytes)
+        throw Error("SmallWorkspace", std::string(c->kernel->name) + " needs a workspace of " + std::to_string(needed) + " bytes, got " +
+                                          std::to_string(c->call.workspace_bytes) + ": ask workspace() with the same shapes");
+    } catch (...) {
+      executor_->give_back(c);
+      throw;
+    }
+    ++launches_;
+    return ticket(executor_->push(c));
+  }
+
+  Napi::Value workspace(const Info& info) {
+    open();
+    decode(numbers_, *registry_, nullptr, query_);
+    equip(query_.call);
+    return Napi::Number::New(info.Env(), static_cast<double>(device_->workspace(*query_.kernel, query_.call)));
+  }
+
+  // copy(to memory, to offset, from memory, from offset, bytes, queue): ticket
+  Napi::Value copy(const Info& info) {
+    healthy();
+    const double bytes = number(info, 4);
+    void* to = memories_.locate(number(info, 0), number(info, 1), bytes);
+    const void* from = memories_.locate(number(info, 2), number(info, 3), bytes);
+    Command* c = blank(CommandKind::copy);
+    c->to = to;
+    c->from = from;
+    c->bytes = static_cast<std::size_t>(bytes);
+    c->queue = static_cast<std::int32_t>(number(info, 5));
+    return ticket(executor_->push(c));
+  }
+
+  // write(memory, offset, bytes: Uint8Array)
+  Napi::Value write(const Info& info) {
+    healthy();
+    const auto view = info[2].As<Napi::Uint8Array>();
+    const std::size_t bytes = view.ByteLength();
+    void* to = memories_.locate(number(info, 0), number(info, 1), static_cast<double>(bytes));
+    if (bytes == 0) return info.Env().Undefined();
+    if (executor_->idle()) {
+      device_->copy(to, view.Data(), bytes, CommandKind::write);
+      return info.Env().Undefined();
+    }
+    Command* c = blank(CommandKind::write);
+    c->to = to;
+    c->bytes = bytes;
+    c->staging = executor_->stage(view.Data(), bytes);
+    executor_->push(c);
+    return info.Env().Undefined();
+  }
+
+  // read(memory, offset, bytes): Promise<ArrayBuffer>
+  Napi::Value read(const Info& info) {
+    open();
+    const double bytes = number(info, 2);
+    const void* from = memories_.locate(number(info, 0), number(info, 1), bytes);
+    auto buffer = Napi::ArrayBuffer::New(info.Env(), static_cast<std::size_t>(bytes));
+    Command* c = blank(CommandKind::read);
+    c->to = buffer.Data();
+    c->from = from;
+    c->bytes = buffer.ByteLength();
+    return await(c, Napi::Reference<Napi::ArrayBuffer>::New(buffer, 1));
+  }
+
+  Napi::Value reserved(const Info& info) { return Napi::Number::New(info.Env(), static_cast<double>(memories_.reserved())); }
+
+  Napi::Value counters(const Info& info) {
+    open();
+    auto o = Napi::Object::New(info.Env());
+    o.Set("launches", static_cast<double>(launches_));
+    o.Set("allocations", static_cast<double>(executor_->allocations() + device_->allocations()));
+    return o;
+  }
+
+  Napi::Value facts(const Info& info) {
+    open();
+    return device_->facts(info.Env());
+  }
+
+  // Blocks until the queue is empty, then throws the failure if there is one; for debug: 'sync' and tests only.
+  Napi::Value drain(const Info& info) {
+    open();
+    executor_->drain();
+    healthy();
+    return info.Env().Undefined();
+  }
+
+  // close(): Promise<void>; the queued work is done first, then memories and the thread are given back.
+  Napi::Value close(const Info&) {
+    open();
+    return await(blank(CommandKind::close), {});
+  }
+
+  // At the process's end: skips what is queued, waits for the running kernel.
+  Napi::Value stop(const Info& info) {
+    shut();
+    return info.Env().Undefined();
+  }
+
+  Command* blank(CommandKind kind) {
+    Command* c = executor_->take();
+    c->kind = kind;
+    c->queue = 0;
+    c->tag = nullptr;
+    return c;
+  }
+
+  void equip(Call& call) {
+    call.threads = device_->threads();
+    call.context = device_->context();
+  }
+
+  Napi::Value await(Command* c, Napi::Reference<Napi::ArrayBuffer> bytes) {
+    auto* waiter = new Waiter{Napi::Promise::Deferred::New(this->Env()), std::move(bytes)};
+    const Napi::Value promise = waiter->promise.Promise();
+    c->tag = waiter;
+    if (pending_++ == 0) {
+      this->Ref();
+      napi_ref_threadsafe_function(this->Env(), wake_);
+    }
+    executor_->push(c);
+    return promise;
+  }
+
+  static void on_completed(napi_env env, napi_value, void* self, void*) {
+    if (env != nullptr) static_cast<Verbs*>(self)->complete(env);
+  }
+  static void on_exit(void* self) { static_cast<Verbs*>(self)->shut(); }
+
+  void complete(Napi::Env env) {
+    const Napi::HandleScope scope(env);
+    if (executor_ == nullptr) return;
+    int answered = 0;
+    bool closed = false;
+    for (Command *next, *c = executor_->completed(); c != nullptr; c = next) {
+      next = c->next;
+      const std::unique_ptr<Waiter> waiter(static_cast<Waiter*>(std::exchange(c->tag, nullptr)));
+      const bool closes = c->kind == CommandKind::close;
+      if (c->failed && !closes) waiter->promise.Reject(js_error(env, executor_->failure()).Value());
+      else waiter->promise.Resolve(closes ? env.Undefined() : waiter->bytes.Value().template As<Napi::Value>());
+      closed = closed || closes;
+      executor_->give_back(c);
+      ++answered;
+    }
+    if (closed) shut();
+    pending_ -= answered;
+    if (answered > 0 && pending_ == 0) {
+      if (wake_ != nullptr) napi_unref_threadsafe_function(env, wake_);
+      this->Unref();
+    }
+  }
+
+  // Ends the thread, gives memories back; any number of times.
+  void shut() {
+    if (executor_ == nullptr) return;
+    executor_.reset();
+    for (const Reservation& r : memories_.all())
+      if (r.data != nullptr) device_->release(r);
+    memories_ = {};
+    registry_.reset();
+    device_.reset();
+    napi_release_threadsafe_function(std::exchange(wake_, nullptr), napi_tsfn_abort);
+  }
+
+  Napi::ObjectReference packet_;
+  const double* numbers_ = nullptr;
+  std::unique_ptr<D> device_;
+  std::unique_ptr<Registry> registry_;
+  std::unique_ptr<Executor<D>> executor_;
+  napi_threadsafe_function wake_ = nullptr;
+  Memories memories_;
+  Command query_;
+  std::uint64_t launches_ = 0;
+  int pending_ = 0;
+};
+
+}  // namespace lomo
