@@ -1,12 +1,17 @@
 // @lomo/models: Hugging Face folders, strict configurations, and the models they describe as stages.
+export * from './build.ts';
 export * from './checkpoint.ts';
 export * from './config/fields.ts';
 export * from './config/frequencies.ts';
 export * from './config/model.ts';
 export * from './config/rope.ts';
+export * from './decoder.ts';
 export * from './family.ts';
 export * from './files.ts';
+export * from './generate.ts';
 export * from './json.ts';
+export * from './languageModel.ts';
+export * from './layers.ts';
 export * from './llama.ts';
 export * from './match.ts';
 export * from './mistral.ts';
@@ -16,3 +21,6 @@ export * from './safetensors/diskType.ts';
 export * from './safetensors/header.ts';
 export * from './safetensors/read.ts';
 export * from './safetensors/write.ts';
+export * from './save.ts';
+export * from './sidecars.ts';
+export * from './weights.ts';

@@ -1,7 +1,12 @@
 // LLaMA (model_type 'llama'): optional biases, every RoPE scaling, full attention in every layer.
 import type { JsonObject } from './json.ts';
 import type { ModelConfig } from './config/model.ts';
+import { decoderStages } from './decoder.ts';
+import type { ModelFamily } from './languageModel.ts';
 import { parseModelConfig, windowsOf } from './config/model.ts';
+
+/** The family 'llama'. */
+export const llama: ModelFamily<ModelConfig> = { modelType: 'llama', parseConfig: parseLlama, stages: decoderStages };
 
 /** Reads a llama config.json. Throws LomoError 'UnsupportedConfig'. */
 export function parseLlama(json: JsonObject): ModelConfig {

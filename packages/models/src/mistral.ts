@@ -1,7 +1,12 @@
 // Mistral (model_type 'mistral'): no biases, and a sliding window in every layer unless sliding_window is null.
 import type { JsonObject } from './json.ts';
 import type { ModelConfig } from './config/model.ts';
+import { decoderStages } from './decoder.ts';
+import type { ModelFamily } from './languageModel.ts';
 import { parseModelConfig, windowsOf } from './config/model.ts';
+
+/** The family 'mistral'. */
+export const mistral: ModelFamily<ModelConfig> = { modelType: 'mistral', parseConfig: parseMistral, stages: decoderStages };
 
 /** Reads a mistral config.json. Throws LomoError 'UnsupportedConfig'. */
 export function parseMistral(json: JsonObject): ModelConfig {

@@ -2,7 +2,12 @@
 import type { JsonObject } from './json.ts';
 import type { Fields } from './config/fields.ts';
 import type { ModelConfig } from './config/model.ts';
+import { decoderStages } from './decoder.ts';
+import type { ModelFamily } from './languageModel.ts';
 import { parseModelConfig, windowsOf } from './config/model.ts';
+
+/** The family 'qwen2'. */
+export const qwen2: ModelFamily<ModelConfig> = { modelType: 'qwen2', parseConfig: parseQwen2, stages: decoderStages };
 
 /** Reads a qwen2 config.json. Throws LomoError 'UnsupportedConfig'. */
 export function parseQwen2(json: JsonObject): ModelConfig {

@@ -68,7 +68,7 @@ describe('strictness', () => {
     ['llama', { auto_map: { AutoModel: 'x.Y' } }, /Python code/],
     ['llama', { architectures: ['LlamaForSequenceClassification'] }, /only LlamaForCausalLM/],
     ['llama', { num_key_value_heads: 3 }, /does not divide/],
-    ['llama', { num_attention_heads: 5 }, /not a multiple/],
+    ['llama', { num_attention_heads: 6 }, /not a multiple/],
     ['llama', { vocab_size: 1.5 }, /vocab_size = 1\.5: expected a positive integer/],
     ['llama', { hidden_size: 2 ** 40 }, /expected a positive integer/],
     ['llama', { rms_norm_eps: 0 }, /rms_norm_eps/],
@@ -119,7 +119,7 @@ describe('strictness', () => {
 
 describe('families', () => {
   it("take transformers' defaults where the file is silent", () => {
-    const { num_key_value_heads: _, ...silent } = { ...base, num_attention_heads: 32, hidden_size: 1024 };
+    const { num_key_value_heads: _, ...silent }: JsonObject = { ...base, num_attention_heads: 32, hidden_size: 1024 };
     expect(parseLlama({ model_type: 'llama', ...silent })).toMatchObject({ kvHeads: 32, headDim: 32, rope: { theta: 10000, maxPositions: 2048 } });
     expect(parseMistral({ model_type: 'mistral', ...silent })).toMatchObject({ kvHeads: 8, rope: { maxPositions: 131072 } });
     expect(parseQwen2({ model_type: 'qwen2', ...silent })).toMatchObject({ kvHeads: 32, rope: { maxPositions: 32768 } });

@@ -1,0 +1,96 @@
+// Writes a model as a Hugging Face folder that transformers loads: weights anew, everything else copied byte for byte.
+import { createHash } from 'node:crypto';
+import { basename, dirname, join, resolve } from 'node:path';
+import { LomoError } from '@lomo/tensor';
+import type { Files } from './files.ts';
+import { nodeFiles, readFully, writeFully, writeWhole } from './files.ts';
+import type { LanguageModel } from './languageModel.ts';
+import type { RealDiskType } from './safetensors/diskType.ts';
+import type { WrittenFile } from './safetensors/write.ts';
+import { writeShards } from './safetensors/write.ts';
+import { isWeights, sidecarsOf } from './sidecars.ts';
+import { modelSources } from './weights.ts';
+
+export interface SaveModelOptions {
+  /** The folder whose config.json, tokenizer and other small files go with the model. Without it, only config.json is written. */
+  readonly from?: string;
+  readonly files?: Files;
+  /** Type on disk; the parameters' own unless given. */
+  readonly dtype?: RealDiskType;
+  readonly shardBytes?: number;
+}
+
+/** Writes the model into an existing folder and makes it durable; returns every file with its SHA-256. Replaces files of equal name in place. */
+export async function writeModel(model: LanguageModel, folder: string, options: SaveModelOptions = {}): Promise<readonly WrittenFile[]> {
+  const files = options.files ?? nodeFiles;
+  const sources = modelSources(model, options.dtype);
+  const written: WrittenFile[] = [];
+  if (options.from === undefined) {
+    const bytes = new TextEncoder().encode(`${JSON.stringify(model.config.source, null, 2)}\n`);
+    await writeWhole(files, join(folder, 'config.json'), bytes);
+    written.push({ name: 'config.json', bytes: bytes.byteLength, sha256: createHash('sha256').update(bytes).digest('hex') });
+  } else {
+    for (const name of await sidecarsOf(files, options.from)) written.push(await copyFile(files, { from: join(options.from, name), to: join(folder, name) }));
+  }
+  written.push(...(await writeShards(folder, sources, { files, ...(options.shardBytes === undefined ? {} : { shardBytes: options.shardBytes }) })));
+  await files.syncFolder(folder);
+  return written;
+}
+
+/**
+ * Writes the model to `folder`, which afterwards is the new model or, after a failure, what it was before: everything is written to
+ * `<folder>.partial` first and renamed. The folder may be `options.from` itself; any other folder must be absent or empty ('FolderNotEmpty').
+ */
+export async function saveModel(model: LanguageModel, folder: string, options: SaveModelOptions = {}): Promise<readonly WrittenFile[]> {
+  const files = options.files ?? nodeFiles;
+  const facts = await files.facts(folder);
+  const target = facts === null ? resolve(folder) : await files.resolve(folder);
+  const kept = facts === null ? [] : await files.list(target);
+  const isSource = options.from !== undefined && facts !== null && (await files.resolve(options.from)) === target;
+  if (kept.length > 0 && !isSource) throw new LomoError('FolderNotEmpty', `${folder} is not empty; choose another output folder or remove it`, { path: folder });
+  const partial = `${target}.partial`;
+  await files.remove(partial);
+  await files.makeFolder(partial);
+  try {
+    const written = await writeModel(model, partial, { ...options, files });
+    const previous = `${target}.previous`;
+    await files.remove(previous);
+    if (facts !== null) await files.rename(target, previous);
+    await files.rename(partial, target);
+    const replaced = new Set(written.map((w) => w.name));
+    for (const name of kept) if (!replaced.has(name) && !isWeights(name)) await files.rename(join(previous, name), join(target, name));
+    await files.syncFolder(dirname(target));
+    await files.remove(previous);
+    return written;
+  } catch (error) {
+    // Best effort: the error at hand matters more than what a full disk leaves behind.
+    await files.remove(partial).catch(() => {});
+    throw error;
+  }
+}
+
+async function copyFile(files: Files, paths: { readonly from: string; readonly to: string }): Promise<WrittenFile> {
+  const source = await files.open(paths.from, 'read');
+  try {
+    const target = await files.open(paths.to, 'write');
+    try {
+      const hash = createHash('sha256');
+      const buffer = new Uint8Array(2 ** 20);
+      let at = 0;
+      for (;;) {
+        const n = await readFully(source, buffer, at);
+        const bytes = buffer.subarray(0, n);
+        await writeFully(target, bytes, at);
+        hash.update(bytes);
+        at += n;
+        if (n < buffer.byteLength) break;
+      }
+      await target.sync();
+      return { name: basename(paths.to), bytes: at, sha256: hash.digest('hex') };
+    } finally {
+      await target.close();
+    }
+  } finally {
+    await source.close();
+  }
+}

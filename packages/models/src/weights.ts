@@ -1,0 +1,91 @@
+// Weights between a Hugging Face folder and a device, slice by slice: no tensor is ever whole on the host.
+import type { Device, Parameter } from '@lomo/tensor';
+import { LomoError, numel, sizeOf } from '@lomo/tensor';
+import type { Checkpoint } from './checkpoint.ts';
+import { openCheckpoint } from './checkpoint.ts';
+import { readConfig } from './family.ts';
+import type { Files } from './files.ts';
+import { nodeFiles } from './files.ts';
+import type { CreateModelOptions, LanguageModel } from './languageModel.ts';
+import { createModel } from './languageModel.ts';
+import { matchTensors } from './match.ts';
+import type { RealDiskType } from './safetensors/diskType.ts';
+import { convert, diskTypeOf, isRealDiskType } from './safetensors/diskType.ts';
+import type { TensorSource } from './safetensors/write.ts';
+import { sidecarsOf } from './sidecars.ts';
+
+/** Bytes of a slice on its way between file and device. */
+const sliceBytes = 2 ** 24;
+
+export interface LoadModelOptions extends CreateModelOptions {
+  readonly files?: Files;
+}
+
+/**
+ * The model of a Hugging Face folder, its weights converted to `options.dtype`. Checks everything before the first weight is written:
+ * 'UnsupportedConfig', 'WeightsMismatch' (all differences), 'CorruptFile', 'OutsideFolder', 'FileError'.
+ */
+export async function loadModel(folder: string, device: Device, options: LoadModelOptions = {}): Promise<LanguageModel> {
+  const files = options.files ?? nodeFiles;
+  const json = await readConfig(folder, files);
+  // A link that saving would refuse to copy is better refused before training than after it.
+  await sidecarsOf(files, folder);
+  const model = createModel(json, device, options);
+  try {
+    await loadWeights(model, folder, { files });
+    return model;
+  } catch (error) {
+    model.dispose();
+    throw error;
+  }
+}
+
+/** Fills the parameters made on this rank from the checkpoint in `folder`; the whole model's tensors are compared first. */
+export async function loadWeights(model: LanguageModel, folder: string, options: { readonly files?: Files } = {}): Promise<void> {
+  await using checkpoint = await openCheckpoint(folder, options);
+  await matchTensors(checkpoint, model.tensors, { ties: model.aliases });
+  for (const parameter of model.parameters) await loadParameter(parameter, checkpoint);
+}
+
+async function loadParameter(parameter: Parameter, checkpoint: Checkpoint): Promise<void> {
+  const { file, name, dtype: from } = checkpoint.tensor(parameter.path);
+  if (!isRealDiskType(from)) throw new LomoError('DTypeError', `${file.path}: ${name} is ${from}; expected F32, BF16 or F16`);
+  const to = diskTypeOf(parameter.dtype);
+  const flat = parameter.reshape([numel(parameter.shape)]);
+  let at = 0;
+  for await (const slice of file.slices(name, sliceBytes)) {
+    const bytes = convert(slice, from, to);
+    const count = bytes.byteLength / sizeOf(parameter.dtype);
+    parameter.device.write(flat.rows(at, at + count), bytes);
+    at += count;
+  }
+}
+
+/** A parameter as a tensor to write, read from the device slice by slice and converted to `dtype` (its own unless given). */
+export function parameterSource(parameter: Parameter, dtype?: RealDiskType): TensorSource {
+  const from = diskTypeOf(parameter.dtype);
+  const to = dtype ?? from;
+  return {
+    name: parameter.path,
+    shape: parameter.shape,
+    dtype: to,
+    async *slices() {
+      const flat = parameter.reshape([numel(parameter.shape)]);
+      const step = sliceBytes / sizeOf(parameter.dtype);
+      for (let at = 0; at < flat.shape[0]!; at += step) {
+        const values = await parameter.device.read(flat.rows(at, Math.min(flat.shape[0]!, at + step)));
+        yield convert(new Uint8Array(values.buffer, values.byteOffset, values.byteLength), from, to);
+      }
+    },
+  };
+}
+
+/** Every tensor of the model, in order. A model of which this rank has only some stages: LomoError 'PartialModel'. */
+export function modelSources(model: LanguageModel, dtype?: RealDiskType): readonly TensorSource[] {
+  const byPath = new Map(model.parameters.map((p) => [p.path, p]));
+  return model.tensors.map(({ name }) => {
+    const parameter = byPath.get(name);
+    if (parameter === undefined) throw new LomoError('PartialModel', `${name} is on another rank; gather the model before it is saved`, { tensor: name });
+    return parameterSource(parameter, dtype);
+  });
+}
