@@ -1,5 +1,22 @@
 // Datasets, templates, tokenizers, masks and packing: deterministic batches as typed arrays.
+export type { Batch } from './batch.ts';
+export { openDataset } from './dataset.ts';
+export type { Dataset, DatasetOptions } from './dataset.ts';
+export { describe } from './describe.ts';
+export type { DescribeOptions } from './describe.ts';
 export { DataError } from './errors.ts';
 export type { DataErrorCode } from './errors.ts';
+export type { Columns, Format } from './formats.ts';
+export type { Overlong } from './ingest.ts';
+export { ignored } from './mask.ts';
+export { renderReport } from './report.ts';
+export type { DatasetReport, SourceReport, StepsReport } from './report.ts';
+export { shuffledOrder } from './shuffle.ts';
+export type { OnBadLine } from './sources/bad-lines.ts';
+export type { Source, SourceType } from './sources/source.ts';
+export type { Step, Steps, StepsOptions } from './steps.ts';
+export type { Sample } from './store.ts';
+export { defaultTemplate, renderPrompt } from './template.ts';
+export type { Template } from './template.ts';
 export { loadTokenizer, openTokenizer } from './tokenizer/tokenizer.ts';
 export type { DecodeOptions, EncodeOptions, SyncTokenizer, Tokenizer, TokenizerFacts, TokenizerOptions } from './tokenizer/tokenizer.ts';
