@@ -64,7 +64,7 @@ export function ensurePnpm() {
   if (found === undefined) throw new PhaseFailed(`pnpm ${version} cannot be had: neither pnpm on PATH, nor corepack, nor \`npx -y pnpm@${version}\` gives it; is the registry reachable?`);
   if (found.length === 1) return `${version}, on PATH`;
   mkdirSync(bin, { recursive: true });
-  writeFileSync(shim, `#!/bin/sh\nexport COREPACK_ENABLE_DOWNLOAD_PROMPT=0 PATH='${outside}'\nexec ${found.join(' ')} "$@"\n`);
+  writeFileSync(shim, `#!/bin/sh\nexport COREPACK_ENABLE_DOWNLOAD_PROMPT=0\nexec ${found.join(' ')} "$@"\n`);
   chmodSync(shim, 0o755);
   process.env.PATH = `${bin}${delimiter}${outside}`;
   return `${version}, by ${found[0]}`;
