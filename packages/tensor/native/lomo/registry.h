@@ -55,12 +55,18 @@ class Registry {
   // The dtype combinations `name` exists in. A table only answers yes or no, so this asks it; meant for error messages.
   std::vector<std::string> supported(std::string_view name) const {
     std::vector<std::string> found;
-    bool exists = false;
-    each([&](const Kernel& k) { exists = exists || name == k.name; });
-    if (!exists) return found;
-    for (int total = 1; total <= 12; ++total)
+    std::vector<const Kernel*> rows;
+    each([&](const Kernel& k) {
+      if (name == k.name) rows.push_back(&k);
+    });
+    if (rows.empty()) return found;
+    int last = 0;  // the operand count something was found with: forms of one kernel differ by one optional operand
+    for (int total = 1; total <= 12 && (last == 0 || total <= last + 1); ++total) {
+      const std::size_t before = found.size();
       for (int outs = 0; outs <= 3 && outs <= total; ++outs)
-        for (int inouts = 0; inouts <= 3 && outs + inouts <= total; ++inouts) combine(name, total - outs - inouts, inouts, outs, found);
+        for (int inouts = 0; inouts <= 3 && outs + inouts <= total; ++inouts) combine(rows, total - outs - inouts, inouts, outs, found);
+      if (found.size() > before) last = total;
+    }
     return found;
   }
 
@@ -88,21 +94,24 @@ class Registry {
   }
 
   // Up to three operands: every dtype. More: one real dtype beside f32 and i32, which is what the kernel contract mixes.
-  void combine(std::string_view name, int ins, int inouts, int outs, std::vector<std::string>& found) const {
+  static void combine(const std::vector<const Kernel*>& rows, int ins, int inouts, int outs, std::vector<std::string>& found) {
     const int total = ins + inouts + outs;
-    if (total <= 3) return enumerate(name, ins, inouts, outs, {DType::f32, DType::bf16, DType::f16, DType::i32, DType::u8}, found);
+    if (total <= 3) return enumerate(rows, ins, inouts, outs, {DType::f32, DType::bf16, DType::f16, DType::i32, DType::u8}, found);
     for (DType real : {DType::f32, DType::bf16, DType::f16}) {
       std::vector<DType> choice{real, DType::i32};
       if (real != DType::f32) choice.push_back(DType::f32);
-      enumerate(name, ins, inouts, outs, choice, found);
+      enumerate(rows, ins, inouts, outs, choice, found);
     }
   }
 
-  void enumerate(std::string_view name, int ins, int inouts, int outs, const std::vector<DType>& choice, std::vector<std::string>& found) const {
+  static void enumerate(const std::vector<const Kernel*>& rows, int ins, int inouts, int outs, const std::vector<DType>& choice, std::vector<std::string>& found) {
     std::vector<DType> dtypes(static_cast<std::size_t>(ins + inouts + outs), choice[0]);
     std::vector<std::size_t> digit(dtypes.size(), 0);
     for (;;) {
-      if (match(name, {dtypes.data(), ins, dtypes.data() + ins, inouts, dtypes.data() + ins + inouts, outs}) != nullptr) {
+      const Signature signature{dtypes.data(), ins, dtypes.data() + ins, inouts, dtypes.data() + ins + inouts, outs};
+      bool has = false;
+      for (const Kernel* k : rows) has = has || k->accepts == nullptr || k->accepts(signature);
+      if (has) {
         std::string text = spell(dtypes, ins, inouts);
         bool known = false;
         for (const auto& f : found) known = known || f == text;
