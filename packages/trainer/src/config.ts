@@ -7,12 +7,14 @@ const share = z.number().min(0);
 
 const dataset = z.strictObject({
   path: z.string().describe('a .jsonl or .txt file'),
-  /** prompt_completion, text, ...; detected from the keys unless given. */
-  type: z.string().optional(),
-  /** Which fields are what: { prompt: question, completion: answer }. */
-  columns: z.record(z.string(), z.string()).optional(),
-  /** How a sample is laid out: { prompt: "{prompt}", completion: "{completion}" }. */
-  template: z.strictObject({ prompt: z.string(), completion: z.string() }).optional(),
+  type: z.enum(['jsonl', 'text']).optional().describe('by the file name unless given'),
+  columns: z
+    .strictObject({ prompt: z.string(), input: z.string(), completion: z.string(), text: z.string() })
+    .partial()
+    .optional()
+    .describe('which keys hold what: { prompt: question, completion: answer }'),
+  template: z.strictObject({ prompt: z.string(), completion: z.string() }).optional().describe('how a sample is laid out'),
+  separator: z.string().nullable().optional().describe('text: what separates documents; null: the file is one'),
 });
 
 /** Every key, its type and its default. `--help` and the JSON Schema are made from this. */

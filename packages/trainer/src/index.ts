@@ -1,1 +1,8 @@
-export {};
+// @lomo/trainer: a run opened from its configuration, the loop, checkpoints, held-out quality.
+export * from './assemble.ts';
+export * from './checkpoint.ts';
+export * from './config.ts';
+export * from './loop.ts';
+export * from './session.ts';
+export * from './state.ts';
+export * from './texts.ts';

@@ -5,8 +5,8 @@ import type { Optimizer } from '@lomo/optim';
 
 /** What the loop runs over. `done` and `skipped` are its only state, and what a checkpoint keeps of it. */
 export interface Course {
-  readonly program: Program;
-  readonly optimizer: Optimizer;
+  readonly program: Pick<Program, 'run'>;
+  readonly optimizer: Pick<Optimizer, 'passes'>;
   /** The micro-batches of step 1, 2, ... and which samples they hold: a pure function of the step. */
   batches(step: number): Promise<StepBatches>;
   /** Learning rate of step 1, 2, ... */
