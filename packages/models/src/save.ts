@@ -38,8 +38,9 @@ export async function writeModel(model: LanguageModel, folder: string, options: 
 }
 
 /**
- * Writes the model to `folder`, which afterwards is the new model or, after a failure, what it was before: everything is written to
- * `<folder>.partial` first and renamed. The folder may be `options.from` itself; any other folder must be absent or empty ('FolderNotEmpty').
+ * Writes the model to `folder`, which afterwards is the new model or, after a failed call, a whole one: everything is written to
+ * `<folder>.partial` first and renamed. The folder may be `options.from` itself; any other folder must be absent or empty
+ * ('FolderNotEmpty'). A kill between the two renames of a replacement leaves the old model in `<folder>.previous`.
  */
 export async function saveModel(model: LanguageModel, folder: string, options: SaveModelOptions = {}): Promise<readonly WrittenFile[]> {
   const files = options.files ?? nodeFiles;
@@ -48,16 +49,17 @@ export async function saveModel(model: LanguageModel, folder: string, options: S
   const kept = facts === null ? [] : await files.list(target);
   const isSource = options.from !== undefined && facts !== null && (await files.resolve(options.from)) === target;
   if (kept.length > 0 && !isSource) throw new LomoError('FolderNotEmpty', `${folder} is not empty; choose another output folder or remove it`, { path: folder });
+  if ((await files.facts(previousOf(target))) !== null) {
+    throw new LomoError('LeftoverFolder', `${previousOf(target)} is left from an interrupted save; move what you need out of it, then remove it`, { path: previousOf(target) });
+  }
   const partial = `${target}.partial`;
   await files.remove(partial);
   await files.makeFolder(partial);
   try {
     const written = await writeModel(model, partial, { ...options, files });
-    const previous = `${target}.previous`;
-    await files.remove(previous);
-    if (facts !== null) await files.rename(target, previous);
-    await files.rename(partial, target);
+    await swap(files, { target, partial, exists: facts !== null });
     const replaced = new Set(written.map((w) => w.name));
+    const previous = previousOf(target);
     for (const name of kept) if (!replaced.has(name) && !isWeights(name)) await files.rename(join(previous, name), join(target, name));
     await files.syncFolder(dirname(target));
     await files.remove(previous);
@@ -65,6 +67,22 @@ export async function saveModel(model: LanguageModel, folder: string, options: S
   } catch (error) {
     // Best effort: the error at hand matters more than what a full disk leaves behind.
     await files.remove(partial).catch(() => {});
+    throw error;
+  }
+}
+
+function previousOf(target: string): string {
+  return `${target}.previous`;
+}
+
+/** Puts `partial` in the place of `target`, whose old content goes to `<target>.previous`. A failure leaves `target` as it was. */
+async function swap(files: Files, paths: { readonly target: string; readonly partial: string; readonly exists: boolean }): Promise<void> {
+  const { target, partial, exists } = paths;
+  if (exists) await files.rename(target, previousOf(target));
+  try {
+    await files.rename(partial, target);
+  } catch (error) {
+    if (exists) await files.rename(previousOf(target), target);
     throw error;
   }
 }
