@@ -2,5 +2,5 @@
 import { defineConfig } from 'vitest/config';
 
 export default defineConfig({
-  test: { pool: 'forks', include: ['*/*.test.ts'], testTimeout: 240_000, hookTimeout: 240_000 },
+  test: { pool: 'forks', include: ['*/*.test.ts'], exclude: ['**/scratch-*/**', '**/node_modules/**'], testTimeout: 240_000, hookTimeout: 240_000 },
 });

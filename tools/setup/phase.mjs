@@ -47,7 +47,10 @@ export function runLogged(name, command, options = {}) {
     };
     listen(child.stdout);
     listen(child.stderr);
+    let ended = false; // a program that cannot be started reports 'error' and then 'close'
     const finish = (status, note) => {
+      if (ended) return;
+      ended = true;
       if (note !== '') writeSync(file, `${note}\n`);
       closeSync(file);
       resolve({ status, log, text: readFileSync(log, 'utf8') });
