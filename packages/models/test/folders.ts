@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll } from 'vitest';
+import { onTestFinished } from 'vitest';
 
 /** The folder of shared golden values; absent on a machine that has only the repository. */
 export const golden = '/work/shared/golden';
@@ -11,10 +11,10 @@ export const hasGolden = existsSync(join(golden, 'models'));
 export const stories = '/work/shared/models/stories260k';
 export const hasStories = existsSync(stories);
 
-/** A fresh folder, removed after the file's tests. */
+/** A fresh folder, removed after the test. */
 export async function temporary(): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'lomo-models-'));
-  afterAll(() => rm(folder, { recursive: true, force: true }));
+  onTestFinished(() => rm(folder, { recursive: true, force: true }));
   return folder;
 }
 

@@ -171,7 +171,7 @@ describe('save and load', () => {
       seen.add(version);
       if (!failed) expect(version).toBe(1);
     }
-    expect([...seen].sort()).toEqual([0, 1]);
+    expect([...seen].sort((a, b) => a - b)).toEqual([0, 1]);
     model.dispose();
   });
 

@@ -25,12 +25,12 @@ export interface SafetensorsLimits {
   /** Bytes of JSON; 100 MB, the limit of the format's own library. */
   readonly headerBytes: number;
   readonly tensors: number;
-  readonly rank: number;
+  readonly dimensions: number;
   /** Characters of a tensor's name. */
   readonly name: number;
 }
 
-export const defaultLimits: SafetensorsLimits = { headerBytes: 100_000_000, tensors: 1_000_000, rank: 16, name: 4096 };
+export const defaultLimits: SafetensorsLimits = { headerBytes: 100_000_000, tensors: 1_000_000, dimensions: 16, name: 4096 };
 
 /** A LomoError 'CorruptFile' that names file, tensor (where there is one), expected and found. */
 export function corrupt(path: string, why: string, facts: { readonly tensor?: string; readonly expected?: unknown; readonly found?: unknown } = {}): LomoError {
@@ -56,7 +56,7 @@ export function headerLength(prefix: Uint8Array, path: string, facts: { readonly
 export function parseHeader(json: Uint8Array, path: string, facts: { readonly fileBytes: number; readonly limits: SafetensorsLimits }): Header {
   const { limits, fileBytes } = facts;
   if (json[0] !== 0x7b) throw corrupt(path, "a header starts with '{'");
-  const root = parseJson(json, path, { depth: 4, values: limits.tensors * (limits.rank + 6) });
+  const root = parseJson(json, path, { depth: 4, values: limits.tensors * (limits.dimensions + 6) });
   if (!isJsonObject(root)) throw corrupt(path, 'the header is not an object');
   const names = Object.keys(root).filter((name) => name !== '__metadata__');
   if (names.length > limits.tensors) throw corrupt(path, 'too many tensors', { expected: `at most ${limits.tensors}`, found: names.length });
@@ -84,7 +84,7 @@ function entryOf(name: string, value: JsonValue, file: { path: string; dataStart
   }
   const { dtype, shape, data_offsets: offsets } = value;
   if (typeof dtype !== 'string' || !isDiskType(dtype)) throw bad('unknown dtype', Object.keys(diskTypeBytes).join(', '), JSON.stringify(dtype)?.slice(0, 80));
-  if (!isSizes(shape) || shape.length > limits.rank) throw bad('bad shape', `at most ${limits.rank} sizes`, JSON.stringify(shape)?.slice(0, 80));
+  if (!isSizes(shape) || shape.length > limits.dimensions) throw bad('bad shape', `at most ${limits.dimensions} sizes`, JSON.stringify(shape)?.slice(0, 80));
   if (!isSizes(offsets) || offsets.length !== 2 || offsets[0]! > offsets[1]!) throw bad('bad data_offsets', '[begin, end]', JSON.stringify(offsets)?.slice(0, 80));
   const [begin, end] = offsets as [number, number];
   // BigInt: a shape such as [2^40, 2^40] must not wrap around or lose digits.
