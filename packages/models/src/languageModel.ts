@@ -1,6 +1,6 @@
 // A language model on a device: its stages, its parameters, fresh weights. What `model_type` it is matters only to its family.
 import type { Device, Model, Parameter } from '@lomo/tensor';
-import { fill, normalFill, numel } from '@lomo/tensor';
+import { LomoError, fill, normalFill, numel } from '@lomo/tensor';
 import type { BuildOptions, CausalStage, Role, StageBlueprint } from './build.ts';
 import { Build, inventory } from './build.ts';
 import type { ModelConfig } from './config/model.ts';
@@ -92,6 +92,7 @@ export function createModel(json: JsonObject, device: Device, options: CreateMod
  * and the parameter's name alone, so every split over ranks starts equal. `seed` below 2^32.
  */
 export function initialise(model: LanguageModel, seed: number): void {
+  if (!Number.isInteger(seed) || seed < 0 || seed >= 2 ** 32) throw new LomoError('SeedError', `initialise: seed = ${seed}; expected a whole number below 2^32`, { seed });
   for (const { parameter, role } of model.roles) {
     if (role === 'matrix') normalFill(parameter, { key: nameKey(parameter.path), seed, mean: 0, std: model.config.initializerRange });
     else fill(parameter, role === 'norm' ? 1 : 0);

@@ -59,11 +59,11 @@ describe('openCheckpoint', () => {
     const config = await temporary();
     await symlink('/etc/hostname', join(config, 'config.json'));
     await expect(readConfig(config)).rejects.toMatchObject({ code: 'OutsideFolder' });
-    const prefix = `${real}-other`;
-    await mkdir(prefix);
-    await cp(join(real, 'weights.bin'), join(prefix, 'x'));
-    const sneaky = await temporary();
-    await symlink(join(prefix, 'x'), join(sneaky, 'model.safetensors'));
+    const parent = await temporary();
+    const sneaky = join(parent, 'model');
+    for (const folder of [sneaky, `${sneaky}-other`]) await mkdir(folder);
+    await cp(join(real, 'weights.bin'), join(`${sneaky}-other`, 'x'));
+    await symlink(join(`${sneaky}-other`, 'x'), join(sneaky, 'model.safetensors'));
     await expect(openCheckpoint(sneaky)).rejects.toMatchObject({ code: 'OutsideFolder' });
   });
 

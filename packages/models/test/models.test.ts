@@ -1,6 +1,7 @@
 // The families against PyTorch's golden values: logits, loss, gradients; and cached generation against uncached logits.
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Device, DryBackend, ReferenceBackend, tensorOps } from '@lomo/tensor';
 import { describe, expect, it } from 'vitest';
 import { SafetensorsFile, createModel, generate, initialise, loadModel } from '../src/index.ts';
 import type { JsonObject } from '../src/index.ts';
@@ -40,6 +41,17 @@ describe.skipIf(!hasGolden)('golden families', () => {
     expect(device.arena.usage.saved.live).toBe(0);
     expect(device.arena.usage.gradient.live).toBe(0);
     expect(device.arena.live).toBeGreaterThanOrEqual(live);
+  });
+
+  it('bf16 weights and activations stay near', async () => {
+    for (const family of ['llama', 'mistral', 'qwen2', 'qwen3']) {
+      const folder = join(golden, 'models', family);
+      const { ids } = await readJson<Golden>(join(folder, 'golden.json'));
+      await using values = await SafetensorsFile.open(join(folder, 'golden.safetensors'));
+      const device = referenceDevice();
+      using model = await loadModel(folder, device, { dtype: 'bf16' });
+      expect(distance(await logitsOf(model, batchOf(device, ids)), await goldenTensor(values, 'logits')), family).toBeLessThan(0.05);
+    }
   });
 
   it.each(['llama', 'mistral', 'qwen2', 'qwen3'])('%s: decoding with a cache picks what full logits pick', async (family) => {
@@ -111,6 +123,19 @@ describe('generate', () => {
     const before = device.arena.live;
     for await (const id of generate(model, [5, 6, 7], { maxNewTokens: 12, stop: [] })) if (id >= 0) break;
     expect(device.arena.live).toBe(before);
+  });
+
+  it('needs exactly the memory that the same calls need without data', async () => {
+    const run = async (device: Device): Promise<Device> => {
+      using model = createModel(small, device);
+      initialise(model, 1);
+      await collect(generate(model, [5, 6, 7], { maxNewTokens: 9, stop: [] }));
+      return device;
+    };
+    const reference = () => new ReferenceBackend({ ops: tensorOps });
+    const { extent } = (await run(new Device(new DryBackend(reference()), { bytes: Infinity }))).arena;
+    expect((await run(new Device(reference(), { bytes: extent }))).arena.extent).toBe(extent);
+    await expect(run(new Device(reference(), { bytes: extent - 256 }))).rejects.toMatchObject({ code: 'OutOfMemory' });
   });
 
   it('takes a long prompt in pieces without changing anything', async () => {

@@ -49,6 +49,7 @@ describe('initialise', () => {
     expect(new Set(x.get('model.norm.weight'))).toEqual(new Set([1]));
     expect(new Set(x.get('model.layers.1.self_attn.q_proj.bias'))).toEqual(new Set([0]));
     expect(x.get('model.layers.0.mlp.up_proj.weight')).not.toEqual(x.get('model.layers.1.mlp.up_proj.weight'));
+    expect(() => initialise(a, 2 ** 32)).toThrow(/seed = 4294967296; expected/);
     for (const model of [a, b, c]) model.dispose();
   });
 });
@@ -147,7 +148,7 @@ describe('save and load', () => {
   });
 
   it('replaces its source with a whole model or leaves the old one, whichever file call fails', async () => {
-    const { folder, model } = await saved({ shardBytes: 1000 });
+    const { folder, model } = await saved({ shardBytes: 4000 });
     const old = await valuesOf(model);
     initialise(model, 99);
     const path = 'model.embed_tokens.weight';
