@@ -11,7 +11,8 @@
 
 #if defined(__x86_64__)
 #pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // gcc 12 warns about its own _mm512_undefined operands
+#pragma GCC diagnostic ignored "-Wuninitialized"  // gcc 12 warns about its own undefined operands
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
 #pragma GCC diagnostic pop
 #endif
