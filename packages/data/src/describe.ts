@@ -55,5 +55,5 @@ function segmentOf(batch: Batch, sample: number): readonly [number, number] {
 
 /** Line feeds are shown where a run ends with one; other control characters could move the cursor or colour the terminal. */
 function visible(text: string): string {
-  return text.replace(/\n$/, '\u21B5').replace(/[\u0000-\u0008\u000B-\u001F\u007F-\u009F]/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`);
+  return text.replace(/\n$/, '\u21B5').replace(/(?![\n\t])\p{Cc}/gu, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`);
 }

@@ -26,7 +26,7 @@ export function packTokens({ order, lengths }: Lengths, options: { readonly capa
   let waiting: number[] = [];
   let next = 0;
   while (waiting.length > 0 || next < order.length) {
-    const room = new Array<number>(microBatches).fill(capacity);
+    const room = Array.from({ length: microBatches }, () => capacity);
     const passed: number[] = [];
     let looked = 0;
     while (passed.length <= window && (looked < waiting.length || next < order.length)) {

@@ -3,8 +3,8 @@ import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-/** Writes the tokenizer's folder and returns its path. Ids: 0 <unk>, 1 <s>, 2 </s>, 3 + byte. */
-export function byteTokenizer(config: Readonly<Record<string, unknown>> = { bos_token: '<s>', eos_token: '</s>', unk_token: '<unk>' }): string {
+/** Writes the tokenizer's folder and returns its path. Ids: 0 <unk>, 1 <s>, 2 </s>, 3 + byte. `pattern` splits words. */
+export function byteTokenizer(config: Readonly<Record<string, unknown>> = { bos_token: '<s>', eos_token: '</s>', unk_token: '<unk>' }, pattern?: string): string {
   const folder = mkdtempSync(join(tmpdir(), 'lomo-data-tokenizer-'));
   const names = ['<unk>', '<s>', '</s>'];
   const vocab: Record<string, number> = {};
@@ -12,7 +12,7 @@ export function byteTokenizer(config: Readonly<Record<string, unknown>> = { bos_
   for (let byte = 0; byte < 256; byte += 1) vocab[`<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`] = byte + 3;
   const added_tokens = names.map((content, id) => ({ id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true }));
   writeFileSync(join(folder, 'tokenizer.json'), JSON.stringify({
-    version: '1.0', added_tokens, normalizer: null, pre_tokenizer: null,
+    version: '1.0', added_tokens, normalizer: null, pre_tokenizer: pattern === undefined ? null : { type: 'Split', pattern: { Regex: pattern }, behavior: 'Isolated', invert: false },
     post_processor: {
       type: 'TemplateProcessing',
       single: [{ SpecialToken: { id: '<s>', type_id: 0 } }, { Sequence: { id: 'A', type_id: 0 } }],

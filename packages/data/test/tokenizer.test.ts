@@ -103,6 +103,12 @@ describe('openTokenizer', () => {
     expect((await tokenizer.encode('abc')).length).toBe(4);
   });
 
+  it('survives a hostile pattern in the file', async () => {
+    await using tokenizer = await openTokenizer(byteTokenizer(undefined, '(a+)+$'), { budgetMs: 500, threads: 1 });
+    await expect(tokenizer.encode(`${'a'.repeat(60)}b`)).rejects.toMatchObject({ code: 'TokenizerTimeout' });
+    expect((await tokenizer.encode('abc')).length).toBe(4);
+  });
+
   it('rejects work after close', async () => {
     const tokenizer = await openTokenizer(byteTokenizer(), { inProcessBytes: 0 });
     await tokenizer.close();

@@ -13,6 +13,7 @@ export async function* readText(source: Source, bad: BadLines, maxBytes: number)
   let start = 1;
   // The tail of what was read that may be the beginning of a separator; keeping it short makes the scan linear.
   let pending = '';
+  let pendingLine = 1;
 
   const take = (): SourceRecord | null => {
     const text = parts.join('').trim();
@@ -26,11 +27,15 @@ export async function* readText(source: Source, bad: BadLines, maxBytes: number)
     }
     return text === '' ? null : { line, row: { text } };
   };
-  const add = (text: string, line: number): void => {
-    if (size === 0 || (parts.length === 0 && size <= maxBytes)) start = line;
+  const add = (text: string, lineAt: (offset: number) => number): void => {
+    const blank = text.length - text.trimStart().length;
+    if (parts.length === 0 && size <= maxBytes) {
+      if (blank === text.length) return;
+      start = lineAt(blank);
+    }
     size += text.length;
     if (size > maxBytes) parts = [];
-    else if (parts.length > 0 || text.trim() !== '') parts.push(text);
+    else parts.push(text);
   };
 
   for await (const line of readLines(source.path, maxBytes)) {
@@ -39,21 +44,31 @@ export async function* readText(source: Source, bad: BadLines, maxBytes: number)
       continue;
     }
     if (separator === null) {
-      add(`${line.text}\n`, line.number);
+      add(`${line.text}\n`, () => line.number);
       continue;
     }
-    const pieces = `${pending}${line.text}\n`.split(separator);
-    const last = pieces.pop() ?? '';
-    for (const piece of pieces) {
-      add(piece, line.number);
+    const read = `${pending}${line.text}\n`;
+    const [held, heldLine] = [pending.length, pendingLine];
+    const lineAt = (offset: number): number => (offset >= held ? line.number : heldLine + lineFeeds(read.slice(0, offset)));
+    let at = 0;
+    for (let end = read.indexOf(separator); end >= 0; end = read.indexOf(separator, at)) {
+      const from = at;
+      add(read.slice(from, end), (offset) => lineAt(from + offset));
+      at = end + separator.length;
       const record = take();
       if (record !== null) yield record;
     }
-    const cut = Math.max(0, last.length - separator.length + 1);
-    pending = last.slice(cut);
-    if (cut > 0) add(last.slice(0, cut), line.number);
+    const from = at;
+    const cut = Math.max(from, read.length - separator.length + 1);
+    add(read.slice(from, cut), (offset) => lineAt(from + offset));
+    pending = read.slice(cut);
+    pendingLine = lineAt(cut);
   }
-  add(pending, start);
+  add(pending, (offset) => pendingLine + lineFeeds(pending.slice(0, offset)));
   const record = take();
   if (record !== null) yield record;
+}
+
+function lineFeeds(text: string): number {
+  return text.split('\n').length - 1;
 }

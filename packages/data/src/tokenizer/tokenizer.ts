@@ -1,5 +1,5 @@
 // Tokenizers of Hugging Face folders: small ones in this thread, large ones and bulk work in worker threads, one interface for both.
-import { stat } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DataError } from '../errors.ts';
 import type { Engine, EngineModule, TokenizerFacts } from './engine-types.ts';
@@ -35,7 +35,7 @@ export interface SyncTokenizer extends TokenizerFacts {
 export interface TokenizerOptions {
   /** Most worker threads for bulk work; default 2. Each holds a tokenizer of its own (GPT-2: some 60 MB). */
   readonly threads?: number;
-  /** Tokenizer files up to this size also load in this thread, in about a millisecond per 10 KB; default 131072 bytes. */
+  /** Tokenizer files up to this size, without patterns of their own, also load in this thread, in about a millisecond per 10 KB; default 131072 bytes. */
   readonly inProcessBytes?: number;
   /** A job (at most 65536 characters, or one text) that takes longer fails with TokenizerTimeout; default 120000. */
   readonly budgetMs?: number;
@@ -54,7 +54,7 @@ export async function openTokenizer(folder: string, options: TokenizerOptions = 
   if (!Number.isInteger(threads) || threads < 1) throw new DataError('BadOption', `openTokenizer: threads is ${threads}, expected a whole number from 1`);
   const bytes = await tokenizerBytes(folder);
   const pool = new TokenizerPool(folder, threads, budgetMs);
-  if (bytes <= inProcessBytes) {
+  if (bytes <= inProcessBytes && !(await hasPatterns(folder))) {
     const engine = await loadEngine(folder);
     return tokenizer(engine.facts, pool, engine);
   }
@@ -149,6 +149,15 @@ async function loadEngine(folder: string): Promise<Engine> {
   // By URL, so that the same file serves this thread and the workers, in the sources and in the bundle.
   const module: EngineModule = await import(new URL('./engine.js', import.meta.url).href);
   return typed(() => module.loadEngine(folder));
+}
+
+/** A pattern of the file's own can take for ever on some text; only a worker can be ended. */
+async function hasPatterns(folder: string): Promise<boolean> {
+  try {
+    return (await readFile(join(folder, 'tokenizer.json'), 'utf8')).includes('"Regex"');
+  } catch {
+    return false;   // no tokenizer.json: vocab.json and merges.txt have no patterns of their own
+  }
 }
 
 async function tokenizerBytes(folder: string): Promise<number> {
