@@ -23,7 +23,7 @@ export function childEnvironment(extra = {}) {
   const inherited = Object.entries(process.env).filter(([name]) => !/^npm_(package|lifecycle|command|execpath|node_execpath|config_(local_prefix|prefix|user_agent|globalconfig|global_prefix|noproxy|npm_version))/.test(name));
   return {
     ...Object.fromEntries(inherited),
-    COREPACK_ENABLE_DOWNLOAD_PROMPT: '0', TURBO_TELEMETRY_DISABLED: '1', DO_NOT_TRACK: '1', NO_UPDATE_NOTIFIER: '1', FORCE_COLOR: '0', NO_COLOR: '1', ...extra,
+    COREPACK_ENABLE_DOWNLOAD_PROMPT: '0', TURBO_TELEMETRY_DISABLED: '1', DO_NOT_TRACK: '1', NO_UPDATE_NOTIFIER: '1', NO_COLOR: '1', ...extra,
   };
 }
 
