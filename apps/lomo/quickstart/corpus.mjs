@@ -1,0 +1,83 @@
+// Writes the quickstart's texts from a seed: stories to pretrain on (pretrain.jsonl, made on demand) and the instruction
+// set (train.jsonl and test.jsonl, committed). Run: node corpus.mjs [--out DIR] [--documents N] [--only-instructions]
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { aside, drawFacts, kinds, questions, randomStream, retell, state } from './world.mjs';
+
+/** Story number `index`: two to four facts, then each told again in another order, here and there an aside. Plain prose: no instructions, no "Question:", no "Answer:". */
+export function story(index) {
+  const random = randomStream(0x10000000 + index);
+  const n = 2 + random.below(3);
+  // Half of the stories are about one kind of fact: only there is the wrong fact of the same kind a temptation.
+  const one = random.below(2) === 0 ? random.pick(kinds) : undefined;
+  const facts = drawFacts(random, Array.from({ length: n }, () => one ?? random.pick(kinds)));
+  const told = facts.map((f) => state(random, f));
+  const again = random.shuffle(facts).flatMap((f) => {
+    const other = random.pick(facts.filter((g) => g !== f)).who;
+    return random.below(3) === 0 ? [retell(random, f, other), retell(random, f, other)] : [retell(random, f, other)];
+  });
+  if (random.below(4) === 0) again.splice(random.below(again.length + 1), 0, aside(random, random.pick(facts).who));
+  return [...told, ...again].join(' ');
+}
+
+/** Whether a (subject, answer) pair, such as (ball, kitchen), is kept for the test set: one pair in eight, by a hash of the words. */
+export function heldOut(subject, answer) {
+  let h = 0x811c9dc5;
+  for (const ch of `${subject} ${answer}`) h = Math.imul(h ^ ch.codePointAt(0), 0x01000193) >>> 0;
+  h = Math.imul(h ^ (h >>> 15), 0x2c1b3c6d) >>> 0;
+  return (h >>> 16) % 8 === 0;
+}
+
+/** The prompt of the instruction set: a passage, a question, and the word after which the answer is due. */
+export function prompt(passage, question) {
+  return `${passage}\nQuestion: ${question}\nAnswer:`;
+}
+
+/**
+ * `count` examples { prompt, completion }. Of the two or three facts of a passage at least two are of the kind asked about, so
+ * guessing any word of the right kind is right at most half of the time. In the training set no fact of a passage has a held-out pair;
+ * in the test set the pair asked about is always a held-out one.
+ */
+export function instructions(seed, count, test) {
+  const random = randomStream(seed);
+  const seen = new Set();
+  const out = [];
+  while (out.length < count) {
+    const kind = random.pick(['put', 'put', 'put', 'got', 'got', 'count', 'went']);
+    const kindsOf = random.shuffle(random.below(2) === 0 ? [kind, kind] : [kind, kind, random.pick(kinds)]);
+    const facts = drawFacts(random, kindsOf);
+    const passage = facts.map((f) => state(random, f)).join(' ');
+    const [question, answer, subject] = random.pick(questions(random.pick(facts.filter((f) => f.kind === kind))));
+    const kept = facts.flatMap(questions).some(([, a, s]) => heldOut(s, a));
+    if (test ? !heldOut(subject, answer) : kept) continue;
+    const text = prompt(passage, question);
+    if (seen.has(text)) continue;
+    seen.add(text);
+    out.push({ prompt: text, completion: ` ${answer}` });
+  }
+  return out;
+}
+
+/** Training set of the quickstart: 2,000 examples. */
+export const trainSet = () => instructions(1, 2000, false);
+/** Test set of the quickstart: 200 examples that ask about pairs which the training set never shows. */
+export const testSet = () => instructions(2, 200, true);
+
+/** JSON lines with a newline at the end. */
+const lines = (rows) => rows.map((row) => `${JSON.stringify(row)}\n`).join('');
+
+function main() {
+  const here = dirname(fileURLToPath(import.meta.url));
+  const { values } = parseArgs({ options: { out: { type: 'string', default: here }, documents: { type: 'string', default: '60000' }, 'only-instructions': { type: 'boolean', default: false } } });
+  mkdirSync(values.out, { recursive: true });
+  writeFileSync(join(values.out, 'train.jsonl'), lines(trainSet()));
+  writeFileSync(join(values.out, 'test.jsonl'), lines(testSet()));
+  if (values['only-instructions']) return;
+  const documents = Number(values.documents);
+  if (!Number.isInteger(documents) || documents < 1) throw new Error(`corpus: --documents must be a whole number above 0, found '${values.documents}'`);
+  writeFileSync(join(values.out, 'pretrain.jsonl'), lines(Array.from({ length: documents }, (_, i) => ({ text: story(i) }))));
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) main();
