@@ -1,0 +1,227 @@
+// Attention backward: weights are computed again block by block from lse. Gradients of queries add key blocks in ascending order, those of
+// keys and values add row blocks in ascending order; whether one pass makes all three or two passes share the work, the bits are the same.
+#pragma once
+
+#include <limits>
+
+#include <omp.h>
+
+#include "rows.h"
+
+namespace lomo::LOMO_ISA {
+
+// What one thread works in. Blocks called _t have rows in their lanes.
+struct BackwardSpace {
+  float *q, *dout;          // [64, padded]
+  float *q_t, *dout_t;      // [padded, 64]
+  float *dq_t;              // [padded, 64]
+  float *k, *v;             // [64, padded]
+  float *p_t, *ds_t;        // [keys 64, 64]
+  float *lse2, *inner, *factor;  // [64]: lse in powers of two, sum of o times its gradient, scale
+  Sight* sight;
+  float *dk, *dv;           // [keys of a segment, padded] in one pass, [64, padded] in two
+};
+inline BackwardSpace backward_space(const Attention& a, std::int64_t sum_keys, Cutter& cut) {
+  const std::int64_t block = block_rows * a.padded, scores = block_keys * block_rows;
+  BackwardSpace w;
+  for (float** p : {&w.q, &w.dout, &w.q_t, &w.dout_t, &w.dq_t, &w.k, &w.v}) *p = cut.take<float>(block);
+  for (float** p : {&w.p_t, &w.ds_t}) *p = cut.take<float>(scores);
+  for (float** p : {&w.lse2, &w.inner, &w.factor}) *p = cut.take<float>(block_rows);
+  w.sight = cut.take<Sight>(1);
+  for (float** p : {&w.dk, &w.dv}) *p = cut.take<float>(sum_keys * a.padded);
+  return w;
+}
+
+template <class T> struct BackwardData {
+  const T *q, *k, *v, *o;
+  const float* lse;
+  const T* dout;
+  T *dq, *dk, *dv;
+};
+
+// Everything about a row block that does not depend on the keys.
+template <class T> void prepare_rows(const Attention& a, const RowBlock& rows, const BackwardSpace& w, const BackwardData<T>& x) {
+  const std::int64_t n = rows.vectors * lanes;
+  pack_rows(a, rows, x.q, 1.0f, w.q);
+  pack_rows(a, rows, x.dout, 1.0f, w.dout);
+  transpose(n, a.padded, w.q, a.padded, w.q_t, block_rows);
+  transpose(n, a.padded, w.dout, a.padded, w.dout_t, block_rows);
+  look(a, rows, *w.sight);
+  for (std::int64_t i = 0; i < n; ++i) {
+    w.factor[i] = static_cast<float>(a.scale);
+    w.inner[i] = 0;
+    w.lse2[i] = std::numeric_limits<float>::infinity();  // weight 0: lanes without a row, rows that see nothing
+    if (i >= rows.count) continue;
+    const float lse = x.lse[rows.head(a, i) * a.tokens + rows.token(a, i)];
+    if (lse == -std::numeric_limits<float>::infinity()) continue;
+    w.lse2[i] = lse * 1.44269504f;
+    const T* o = x.o + a.query(rows.token(a, i), rows.head(a, i));
+    f32x16 inner(0.0f);
+    for (std::int64_t j = 0; j < a.dim; j += lanes) inner = fma(load(w.dout + i * a.padded + j), load(o + j, row_left(a, j)), inner);
+    w.inner[i] = sum(inner);
+  }
+}
+
+// Scores and products of one run become weights p and gradients of scores ds, both 0 where a row does not see a key.
+inline void differentiate(const BackwardSpace& w, const Run& run, std::int64_t begin, const Slope& slope) {
+  const f32x16 zero(0.0f), steepness(slope.steepness), sign(slope.sign);
+  for (std::int64_t v = run.first; v < run.last; ++v) {
+    const f32x16 lse2 = load(w.lse2 + v * lanes), inner = load(w.inner + v * lanes), s_factor = steepness * sign;
+    const bool all = w.sight->sees_all(v, run.begin, run.end);
+    for (std::int64_t j = run.begin; j < run.end; ++j) {
+      float* p_at = w.p_t + (j - begin) * block_rows + v * lanes;
+      float* ds_at = w.ds_t + (j - begin) * block_rows + v * lanes;
+      f32x16 p = exp2_small(fma(load(p_at), s_factor, -lse2));
+      f32x16 ds = p * (load(ds_at) - inner);
+      if (!all) {
+        const mask16 seen = w.sight->of(v, j);
+        p = select(seen, p, zero);
+        ds = select(seen, ds, zero);
+      }
+      store(p_at, p);
+      store(ds_at, ds);
+    }
+  }
+}
+
+// One row block beside keys begin .. end: adds to dq_t, and to dk, dv (their rows of key `begin`), each unless not wanted.
+template <class T>
+void differentiate_block(const Attention& a, const RowBlock& rows, const BackwardSpace& w, const BackwardData<T>& x, std::int64_t begin, std::int64_t end, bool want_dq, float* dk,
+                         float* dv) {
+  const Slope slope = slope_of(a.scale);
+  const Runs runs = runs_of(rows, *w.sight, begin, end);
+  if (runs.count == 0) return;
+  pack_keys(a, rows, x.k, begin, end, w.k);
+  pack_keys(a, rows, x.v, begin, end, w.v);
+  const std::int64_t whole = ceil_div(a.dim, width) * width;
+  for (int r = 0; r < runs.count; ++r) {
+    const Run& run = runs.run[r];
+    const std::int64_t at = run.begin - begin, keys = run.end - run.begin, lane0 = run.first * lanes, n = (run.last - run.first) * lanes;
+    const std::int64_t scores = at * block_rows + lane0, real = smaller(n, rows.count - lane0);
+    product<Stored::rows>(keys, n, a.dim, {w.k + at * a.padded, a.padded, w.q_t + lane0, block_rows}, {w.p_t + scores, block_rows, Begin::zero, nullptr});
+    product<Stored::rows>(keys, n, a.dim, {w.v + at * a.padded, a.padded, w.dout_t + lane0, block_rows}, {w.ds_t + scores, block_rows, Begin::zero, nullptr});
+    differentiate(w, run, begin, slope);
+    if (want_dq)
+      product<Stored::columns>(a.dim, n, keys, {w.k + at * a.padded, a.padded, w.ds_t + scores, block_rows}, {w.dq_t + lane0, block_rows, Begin::sum, nullptr});
+    if (dk != nullptr) {
+      product<Stored::rows>(keys, whole, real, {w.p_t + scores, block_rows, w.dout + lane0 * a.padded, a.padded}, {dv + at * a.padded, a.padded, Begin::sum, nullptr});
+      product<Stored::rows>(keys, whole, real, {w.ds_t + scores, block_rows, w.q + lane0 * a.padded, a.padded}, {dk + at * a.padded, a.padded, Begin::sum, nullptr});
+    }
+  }
+}
+
+inline void clear_floats(float* p, std::int64_t count) { std::memset(p, 0, static_cast<std::size_t>(count) * sizeof(float)); }
+
+// All key blocks for one row block, in ascending order; writes dq.
+template <class T>
+void differentiate_rows(const Attention& a, const RowBlock& rows, const BackwardSpace& w, const BackwardData<T>& x, bool want_keys) {
+  const std::int64_t n = rows.vectors * lanes;
+  prepare_rows(a, rows, w, x);
+  clear_floats(w.dq_t, a.padded * block_rows);
+  const std::int64_t last = w.sight->high[n - 1] + 1;
+  for (std::int64_t begin = w.sight->low[0] / block_keys * block_keys; begin < last; begin += block_keys)
+    differentiate_block(a, rows, w, x, begin, smaller(rows.segment.keys, begin + block_keys), true, want_keys ? w.dk + begin * a.padded : nullptr, want_keys ? w.dv + begin * a.padded : nullptr);
+  transpose(a.padded, n, w.dq_t, block_rows, w.q, a.padded);
+  unpack_rows(a, rows, w.q, w.factor, x.dq);
+}
+
+// Rows of sums [end - begin, padded] times `factor`, rounded into dx.
+template <class T>
+void unpack_keys(const Attention& a, const Segment& segment, std::int64_t group, std::int64_t begin, std::int64_t end, const float* sums, float factor, T* dx) {
+  for (std::int64_t i = begin; i < end; ++i, sums += a.padded) {
+    T* to = dx + a.key(segment.k + i, group);
+    for (std::int64_t j = 0; j < a.dim; j += lanes) store(to + j, load(sums + j) * factor, row_left(a, j));
+  }
+}
+
+// One pass over a segment and group: five products a block.
+template <class T> void one_pass(const Attention& a, const Segment& segment, std::int64_t group, const BackwardSpace& w, const BackwardData<T>& x) {
+  clear_floats(w.dk, segment.keys * a.padded);
+  clear_floats(w.dv, segment.keys * a.padded);
+  const std::int64_t blocks = ceil_div(segment.queries * a.heads_per_group, block_rows);
+  for (std::int64_t b = 0; b < blocks; ++b) differentiate_rows(a, row_block(a, segment, group, b), w, x, true);
+  unpack_keys(a, segment, group, 0, segment.keys, w.dk, static_cast<float>(a.scale), x.dk);
+  unpack_keys(a, segment, group, 0, segment.keys, w.dv, 1.0f, x.dv);
+}
+
+// All row blocks for one key block, in ascending order; writes its dk and dv.
+template <class T>
+void differentiate_keys(const Attention& a, const Segment& segment, std::int64_t group, std::int64_t block, const BackwardSpace& w, const BackwardData<T>& x) {
+  const std::int64_t begin = block * block_keys, end = smaller(segment.keys, begin + block_keys);
+  clear_floats(w.dk, (end - begin) * a.padded);
+  clear_floats(w.dv, (end - begin) * a.padded);
+  const std::int64_t blocks = ceil_div(segment.queries * a.heads_per_group, block_rows);
+  for (std::int64_t b = 0; b < blocks; ++b) {
+    const RowBlock rows = row_block(a, segment, group, b);
+    look(a, rows, *w.sight);
+    if (w.sight->high[rows.vectors * lanes - 1] < begin || w.sight->low[0] >= end) continue;
+    prepare_rows(a, rows, w, x);
+    differentiate_block(a, rows, w, x, begin, end, false, w.dk, w.dv);
+  }
+  unpack_keys(a, segment, group, begin, end, w.dk, static_cast<float>(a.scale), x.dk);
+  unpack_keys(a, segment, group, begin, end, w.dv, 1.0f, x.dv);
+}
+
+// One pass keeps dk and dv of a whole segment per thread; beyond this many bytes two passes are made instead.
+constexpr std::int64_t one_pass_bytes = 32 << 20;
+inline std::int64_t sum_keys(const Attention& a) {
+  const std::int64_t whole = larger(block_keys, a.max_k);
+  return whole * a.padded * 8 <= one_pass_bytes ? whole : block_keys;
+}
+
+inline std::size_t attention_backward_workspace(const Call& call) {
+  const Attention a = attention_of("attention_backward", call);
+  Cutter cut(nullptr);
+  backward_space(a, sum_keys(a), cut);
+  return blocks_bytes(a) + cut.used() * static_cast<std::size_t>(larger(1, call.threads));
+}
+
+inline void attention_backward(const Call& call) {
+  const Attention a = attention_of("attention_backward", call);
+  const std::int64_t count_q = call.in(0).count(), count_k = call.in(1).count();
+  same_size(a.op, "o", call.in(3).count(), count_q);
+  same_size(a.op, "lse", call.in(4).count(), a.tokens * a.heads);
+  same_size(a.op, "do", call.in(5).count(), count_q);
+  same_size(a.op, "dq", call.out(0).count(), count_q);
+  same_size(a.op, "dk", call.out(1).count(), count_k);
+  same_size(a.op, "dv", call.out(2).count(), count_k);
+  const Blocks blocks = blocks_of(a, call.workspace);
+  char* spaces = static_cast<char*>(call.workspace) + blocks_bytes(a);
+  with_real(call.in(0).dtype, [&](auto* t) {
+    using T = pointee<decltype(t)>;
+    const BackwardData<T> x{call.in(0).as<const T>(), call.in(1).as<const T>(), call.in(2).as<const T>(), call.in(3).as<const T>(), call.in(4).as<const float>(),
+                            call.in(5).as<const T>(), call.out(0).as<T>(),      call.out(1).as<T>(),      call.out(2).as<T>()};
+    const bool some = a.segments > 0;
+    clear_outside(x.dq, a.heads * a.dim, a.tokens, some ? a.cu_q[0] : 0, some ? a.cu_q[a.segments] : 0);
+    clear_outside(x.dk, a.groups * a.dim, a.keys, some ? a.cu_k[0] : 0, some ? a.cu_k[a.segments] : 0);
+    clear_outside(x.dv, a.groups * a.dim, a.keys, some ? a.cu_k[0] : 0, some ? a.cu_k[a.segments] : 0);
+    const std::int64_t key_tasks = blocks.keys[a.segments] * a.groups, row_tasks = blocks.rows[a.segments] * a.groups, whole_tasks = a.segments * a.groups;
+    const std::int64_t allowed = larger(1, call.threads), sums = sum_keys(a);
+    // Two passes compute seven products a block, one pass five: worth it only where a thread would stand idle.
+    const std::int64_t rounds = ceil_div(whole_tasks, allowed);
+    const bool one = sums >= a.max_k && 5 * rounds * allowed <= 7 * whole_tasks;
+    const std::int64_t tasks = one ? whole_tasks : key_tasks + row_tasks;
+    const int threads = static_cast<int>(smaller(allowed, larger<std::int64_t>(1, tasks)));
+#pragma omp parallel num_threads(threads)
+    {
+      Cutter count(nullptr);
+      backward_space(a, sums, count);
+      Cutter cut(spaces + count.used() * static_cast<std::size_t>(omp_get_thread_num()));
+      const BackwardSpace w = backward_space(a, sums, cut);
+#pragma omp for schedule(dynamic, 1)
+      for (std::int64_t task = 0; task < tasks; ++task) {
+        if (one) {
+          one_pass(a, segment_of(a, task / a.groups), task % a.groups, w, x);
+        } else if (task < key_tasks) {  // under a causal mask early keys cost most
+          const std::int64_t block = task / a.groups, s = segment_holding(blocks.keys, a.segments, block);
+          differentiate_keys(a, segment_of(a, s), task % a.groups, block - blocks.keys[s], w, x);
+        } else {  // and late rows
+          const std::int64_t from_end = key_tasks + row_tasks - 1 - task, block = from_end / a.groups, s = segment_holding(blocks.rows, a.segments, block);
+          differentiate_rows(a, row_block(a, segment_of(a, s), from_end % a.groups, block - blocks.rows[s]), w, x, false);
+        }
+      }
+    }
+  });
+}
+
+}  // namespace lomo::LOMO_ISA
