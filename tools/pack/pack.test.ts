@@ -84,7 +84,7 @@ describe('in an empty project with everything installed', () => {
   test.each(members.flatMap(({ manifest }) => Object.keys(manifest.bin ?? {})))('the command %s answers --help', async (command) => {
     const program = join(folder(), 'node_modules', '.bin', command);
     expect(existsSync(program)).toBe(true);
-    expect(await run(program, ['--help'], folder())).toContain(command);
+    expect(await run('sh', ['-c', `'${program}' --help 2>&1`], folder())).toMatch(/usage/i);
   });
 
   async function typecheck(file: string): Promise<void> {

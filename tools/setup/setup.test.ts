@@ -48,6 +48,7 @@ describe('the tally of a vitest run', () => {
     const messages = found.failures.map((one) => one.message).join('\n');
     expect(messages).toContain('hook broke');
     expect(messages).toContain('nobody awaited');
+    expect(found.skips).toEqual([{ name: 'test/planted.test.ts > group > never runs', reason: 'the set-up of its group failed' }]);
     await rm(join(folder, 'test'), { recursive: true });
     expect((await tally("import './absent.ts';")).failures).toHaveLength(1);
   });

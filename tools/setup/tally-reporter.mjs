@@ -5,6 +5,14 @@ import { relative } from 'node:path';
 
 const first = (errors) => (errors ?? []).map((error) => `${error.message ?? String(error)}\n${(error.stacks ?? []).slice(0, 3).map((at) => `    ${at.file}:${at.line}`).join('\n')}`).join('\n');
 
+// The tests of a group whose beforeAll threw are reported as skipped; the group itself is the failure.
+function isOrphan(test) {
+  for (let group = test.parent; group.type === 'suite'; group = group.parent) if (group.errors().length > 0) return true;
+  return false;
+}
+
+const reasonOf = (test, result) => (isOrphan(test) ? 'the set-up of its group failed' : result.note ?? /[([]([^()[\]]+)[)\]]/.exec(test.fullName)?.[1] ?? null);
+
 export class TallyReporter {
   onTestRunEnd(modules, unhandled) {
     const tally = { passed: 0, failures: [], skips: [], slow: [] };
@@ -17,7 +25,7 @@ export class TallyReporter {
         const name = `${file} > ${test.fullName}`;
         if (result.state === 'passed') tally.passed++;
         else if (result.state === 'failed') tally.failures.push({ name, message: first(result.errors) });
-        else tally.skips.push({ name, reason: result.note ?? /[([]([^()[\]]+)[)\]]/.exec(test.fullName)?.[1] ?? null });
+        else tally.skips.push({ name, reason: reasonOf(test, result) });
         const duration = test.diagnostic()?.duration ?? 0;
         if (duration > 5000) tally.slow.push({ name, seconds: duration / 1000 });
       }
