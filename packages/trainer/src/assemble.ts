@@ -108,7 +108,8 @@ export function planRun(backend: Backend, blueprint: Blueprint): Promise<MemoryP
   });
 }
 
-function emptyBatch(tokens: number, maxSegments: number): HostBatch {
+/** A micro-batch of nothing: the shape of a plan. */
+export function emptyBatch(tokens: number, maxSegments: number): HostBatch {
   return {
     tokens: new Int32Array(tokens),
     targets: new Int32Array(tokens).fill(-100),

@@ -97,6 +97,11 @@ export class Session implements Course {
     });
   }
 
+  /** The highest learning rate of the schedule. */
+  get peakRate(): number {
+    return learningRateOf(this.config);
+  }
+
   get optimizer(): Assembly['optimizer'] {
     return this.assembly.optimizer;
   }

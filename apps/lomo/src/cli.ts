@@ -1,0 +1,127 @@
+#!/usr/bin/env node
+// The `lomo` command: verbs, their flags, and errors as sentences.
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { isLomoError } from '@lomo/tensor';
+
+// libgomp's threads spin for milliseconds at every barrier unless told otherwise; on a busy machine that turns microseconds into milliseconds.
+process.env['GOMP_SPINCOUNT'] ??= '10000';
+
+const program = new Command('lomo')
+  .description('Full-parameter fine-tuning of LLaMA-family models with the optimizer fused into backward.')
+  .showHelpAfterError('(lomo --help lists the verbs)')
+  .configureHelp({ sortSubcommands: false });
+
+const integer = (text: string): number => {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 0) throw new InvalidArgumentError('expected a whole number from 0');
+  return value;
+};
+const number = (text: string): number => {
+  const value = Number(text);
+  if (!Number.isFinite(value)) throw new InvalidArgumentError('expected a number');
+  return value;
+};
+const threads = new Option('--threads <n>', 'processor threads; default: the cores this process may use').argParser(integer);
+const backend = new Option('--backend <name>', 'cpu, or reference (slow: the definition)').choices(['cpu', 'reference']).default('cpu');
+
+/** `--learning-rate 1e-3 --packing false` as settings; values are read as YAML scalars. */
+async function overridesOf(rest: readonly string[]): Promise<Record<string, unknown>> {
+  const { parse } = await import('yaml');
+  const settings: Record<string, unknown> = {};
+  for (let i = 0; i < rest.length; i++) {
+    const [name, inline] = rest[i]!.split(/=(.*)/s);
+    if (!name!.startsWith('--')) throw new InvalidArgumentError(`'${rest[i]!}' is not a setting; settings look like --learning-rate 1e-3`);
+    const value = inline ?? (rest[i + 1]?.startsWith('--') === false ? rest[++i] : 'true');
+    settings[name!.slice(2).replaceAll('-', '_')] = parse(value!);
+  }
+  return settings;
+}
+
+program
+  .command('quickstart')
+  .description('fine-tune the small model that comes with lomo, about a minute on two cores')
+  .addOption(threads)
+  .option('--output-dir <folder>', 'where the run goes', 'runs/quickstart')
+  .action(async (flags) => (await import('./commands/quickstart.ts')).quickstart(flags));
+
+program
+  .command('train')
+  .description('train as run.yaml says; goes on where an interrupted run stopped')
+  .argument('<run.yaml>')
+  .allowUnknownOption()
+  .allowExcessArguments()
+  .addHelpText('after', '\nEvery setting of the file can be given as --kebab-case value. `lomo schema` prints them all.')
+  .action(async (path: string, _flags, command: Command) => {
+    const overrides = await overridesOf(command.args.slice(1));
+    await (await import('./commands/train.ts')).train(path, overrides);
+  });
+
+program
+  .command('resume')
+  .description('go on with run.yaml from a checkpoint folder')
+  .argument('<run.yaml>')
+  .argument('<checkpoint>')
+  .action(async (path: string, checkpoint: string) => (await import('./commands/train.ts')).train(path, { resume_from_checkpoint: checkpoint }));
+
+program
+  .command('eval')
+  .description('loss, perplexity and exact matches of a model on a file')
+  .argument('<folder>', 'a Hugging Face folder or a checkpoint')
+  .requiredOption('--data <file>', '.jsonl or .txt')
+  .option('--max-seq-length <n>', 'longest sample, tokens', integer, 512)
+  .option('--batch-size <n>', 'samples of that length evaluated at once', integer, 4)
+  .option('--samples <n>', 'completions to write and compare', integer, 100)
+  .addOption(threads)
+  .addOption(backend)
+  .option('--json', 'one line of JSON')
+  .action(async (folder: string, flags) => (await import('./commands/eval.ts')).evaluate(folder, flags));
+
+program
+  .command('generate')
+  .description('write text with a model')
+  .argument('<folder>', 'a Hugging Face folder or a checkpoint')
+  .requiredOption('--prompt <text>')
+  .option('--max-new-tokens <n>', '', integer, 128)
+  .option('--temperature <t>', '0: always the likeliest token', number, 0)
+  .option('--top-k <k>', '0: all', integer, 0)
+  .option('--top-p <p>', '1: all', number, 1)
+  .option('--seed <n>', '', integer, 0)
+  .addOption(threads)
+  .addOption(backend)
+  .action(async (folder: string, flags) => (await import('./commands/generate.ts')).generate(folder, flags));
+
+program
+  .command('plan')
+  .description('what a run will need, from the program run without data')
+  .argument('<run.yaml>')
+  .option('--json', 'as JSON')
+  .allowUnknownOption()
+  .allowExcessArguments()
+  .action(async (path: string, flags: { json?: boolean }, command: Command) => {
+    const overrides = await overridesOf(command.args.slice(1));
+    await (await import('./commands/plan.ts')).plan(path, overrides, flags);
+  });
+
+program
+  .command('doctor')
+  .description('what this machine has, what it measures, what is missing')
+  .addOption(threads)
+  .action(async (flags) => (await import('./commands/doctor.ts')).doctor(flags));
+
+program
+  .command('schema')
+  .description('the settings of run.yaml as a JSON Schema, for editors')
+  .action(async () => {
+    const [{ runSchema }, { z }] = await Promise.all([import('@lomo/trainer'), import('zod')]);
+    process.stdout.write(`${JSON.stringify(z.toJSONSchema(runSchema, { io: 'input' }), null, 2)}\n`);
+  });
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  process.exitCode = 1;
+  if (isLomoError(error) || (error instanceof Error && 'code' in error && typeof error.code === 'string')) {
+    process.stderr.write(`\nlomo: ${error.message}\n`);
+    if (process.env['LOMO_DEBUG'] !== undefined) process.stderr.write(`${error.stack ?? ''}\n`);
+  } else throw error;
+}

@@ -1,0 +1,46 @@
+// lomo eval: a model's loss and exact matches on held-out data.
+import { openDataset, openTokenizer } from '@lomo/data';
+import { complete, openModel } from '@lomo/trainer';
+import { openBackend } from '../backends.ts';
+import { onInterrupt } from '../interrupt.ts';
+import { count, percent, screen as openScreen } from '../screen.ts';
+
+export interface EvalFlags {
+  readonly data: string;
+  readonly maxSeqLength: number;
+  readonly batchSize: number;
+  readonly samples: number;
+  readonly threads?: number;
+  readonly backend: 'cpu' | 'reference';
+  readonly json?: boolean;
+}
+
+/** Prints mean loss, perplexity and the share of completions that equal the reference. */
+export async function evaluate(folder: string, flags: EvalFlags): Promise<void> {
+  const screen = openScreen(flags.json === true ? process.stderr : process.stdout);
+  const { backend } = await openBackend(flags.backend, { threads: flags.threads });
+  await using tokenizer = await openTokenizer(folder);
+  const dataset = await openDataset({ sources: flags.data, tokenizer, maxSeqLength: flags.maxSeqLength });
+  const capacity = Math.ceil((flags.batchSize * flags.maxSeqLength) / 64) * 64;
+  const steps = dataset.evalSteps({ capacity, microBatches: 1 });
+  await using opened = await openModel(folder, {
+    backend,
+    text: { prompt: flags.maxSeqLength, fresh: 64 },
+    batch: { tokens: capacity, maxSegments: steps.maxSegments, maxLength: flags.maxSeqLength },
+  });
+  using interrupt = onInterrupt(() => {});
+  const batches = function* () {
+    for (const step of steps) yield* step.batches;
+  };
+  const { loss, trained } = await opened.program!.evaluate(batches());
+  let [done, exact] = [0, 0];
+  for await (const completion of complete(opened.model, opened.tokenizer, { dataset, count: flags.samples, maxNewTokens: 64, signal: interrupt.signal })) {
+    done++;
+    if (completion.exact) exact++;
+    screen.live(`  ${done} completions, ${exact} exact`);
+  }
+  screen.settle();
+  const result = { folder, data: flags.data, loss, perplexity: Math.exp(loss), trainedTokens: trained, completions: done, exact, exactMatch: done === 0 ? null : exact / done };
+  if (flags.json === true) process.stdout.write(`${JSON.stringify(result)}\n`);
+  else screen.line(`${flags.data}: loss ${loss.toFixed(4)}, perplexity ${Math.exp(loss).toFixed(2)} over ${count(trained)} tokens; exact match ${exact} of ${done}${done === 0 ? '' : ` (${percent(exact / done)})`}`);
+}

@@ -1,0 +1,41 @@
+// lomo generate: text from a model's folder.
+import { generate as generateIds } from '@lomo/models';
+import { openModel } from '@lomo/trainer';
+import { openBackend } from '../backends.ts';
+import { onInterrupt } from '../interrupt.ts';
+
+export interface GenerateFlags {
+  readonly prompt: string;
+  readonly maxNewTokens: number;
+  readonly temperature: number;
+  readonly topK: number;
+  readonly topP: number;
+  readonly seed: number;
+  readonly threads?: number;
+  readonly backend: 'cpu' | 'reference';
+}
+
+/** Writes what follows the prompt, as it is made. */
+export async function generate(folder: string, flags: GenerateFlags): Promise<void> {
+  const { backend } = await openBackend(flags.backend, { threads: flags.threads });
+  const { openTokenizer } = await import('@lomo/data');
+  const tokenizer = await openTokenizer(folder);
+  const prompt = [...(await tokenizer.encode(flags.prompt))];
+  await tokenizer.close();
+  await using opened = await openModel(folder, { backend, text: { prompt: prompt.length, fresh: flags.maxNewTokens } });
+  using interrupt = onInterrupt(() => {});
+  const { maxNewTokens, temperature, topK, topP, seed } = flags;
+  const ids: number[] = [];
+  let shown = '';
+  process.stdout.write(flags.prompt);
+  const given = await opened.tokenizer.decode(prompt, { skipSpecialTokens: true });
+  for await (const id of generateIds(opened.model, prompt, { maxNewTokens, temperature, topK, topP, seed, signal: interrupt.signal })) {
+    ids.push(id);
+    // Decoded with what came before: a piece alone may lose its space, or be half a character.
+    const all = (await opened.tokenizer.decode([...prompt, ...ids], { skipSpecialTokens: true })).slice(given.length);
+    if (all.endsWith('\uFFFD')) continue;
+    process.stdout.write(all.slice(shown.length));
+    shown = all;
+  }
+  process.stdout.write('\n');
+}

@@ -1,0 +1,49 @@
+// lomo plan: what a run will need, by category, from the program run without data.
+import { readConfig, builtInFamilies } from '@lomo/models';
+import { builtInRules, microBatchesOf, planRun } from '@lomo/trainer';
+import type { MemoryPlan } from '@lomo/parallel';
+import { categories, DryBackend } from '@lomo/tensor';
+import { openBackend, freeMemory } from '../backends.ts';
+import { loadPlugins } from '../plugins.ts';
+import { bytes, count, percent, screen as openScreen, table } from '../screen.ts';
+import { readRun } from '../yaml.ts';
+
+/** Prints the plan of `path`: kept tapes beside recomputation, lomo beside the others. */
+export async function plan(path: string, overrides: Readonly<Record<string, unknown>>, options: { readonly json?: boolean }): Promise<void> {
+  const screen = openScreen();
+  const { config } = await readRun(path, overrides);
+  const plugins = await loadPlugins(config.plugins);
+  const json = await readConfig(config.model_name_or_path);
+  const { backend, description } = await openBackend(config.backend, { threads: config.threads });
+  const capacity = Math.ceil((config.per_device_train_batch_size * config.max_seq_length) / 64) * 64;
+  const shape = { tokens: capacity, microBatches: microBatchesOf(config), maxSegments: Math.max(1, Math.floor(capacity / 16)), maxLength: config.max_seq_length };
+  const rules = [...plugins.rules, ...builtInRules];
+  const families = [...plugins.families, ...builtInFamilies];
+  const made: { readonly name: string; readonly plan: MemoryPlan }[] = [];
+  for (const rule of [config.optim, ...['lomo', 'adalomo', 'adamw'].filter((name) => name !== config.optim)]) {
+    for (const keeps of [true, false]) {
+      const found = rules.find(({ name }) => name === rule);
+      if (found === undefined) continue;
+      const blueprint = { config: { ...config, optim: rule }, json, families, rule: found, shape, keeps, generates: { prompt: 0, fresh: 0 }, evaluates: false };
+      made.push({ name: `${rule}, ${keeps ? 'kept' : 'recomputed'}`, plan: await planRun(new DryBackend(backend), blueprint) });
+    }
+  }
+  if (options.json === true) {
+    screen.line(JSON.stringify(made.map(({ name, plan: p }) => ({ name, extent: p.extent, peak: p.peak, byCategory: p.byCategory, atPeak: p.atPeak, flops: Object.fromEntries(p.flops) })), null, 2));
+    return;
+  }
+  screen.line(`${config.model_name_or_path} on ${description}`);
+  screen.line(`${shape.microBatches} x ${count(capacity)} tokens a step, ${config.dtype}; bytes live at the peak\n`);
+  const used = categories.filter((c) => made.some(({ plan: p }) => p.atPeak[c] > 0));
+  screen.line(
+    table([
+      ['', ...made.map(({ name }) => name)],
+      ...used.map((c) => [c, ...made.map(({ plan: p }) => bytes(p.atPeak[c]))]),
+      ['peak', ...made.map(({ plan: p }) => bytes(p.peak))],
+      ['fragmentation', ...made.map(({ plan: p }) => bytes(p.extent - p.peak))],
+      ['reserved', ...made.map(({ plan: p }) => bytes(p.extent))],
+      ['of what is free', ...made.map(({ plan: p }) => percent(p.extent / freeMemory()))],
+      ['GFLOP a step', ...made.map(({ plan: p }) => ((p.flops.get('step') ?? 0) / 1e9).toFixed(1))],
+    ]),
+  );
+}

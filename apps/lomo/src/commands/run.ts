@@ -1,0 +1,110 @@
+// What train, resume and quickstart share: a session opened and shown on one screen, a run driven to its end.
+import { appendFile, mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe } from '@lomo/data';
+import type { FitEvent, ParsedRun, Session } from '@lomo/trainer';
+import { fit, listCheckpoints, openSession } from '@lomo/trainer';
+import { LomoError, categories } from '@lomo/tensor';
+import { freeMemory, openBackend } from '../backends.ts';
+import { loadPlugins } from '../plugins.ts';
+import type { Screen } from '../screen.ts';
+import { bytes, count, duration, percent, table } from '../screen.ts';
+
+/** Opens the run's session, telling the screen what goes on. */
+export async function openRun({ config, renamed, warnings }: ParsedRun, screen: Screen): Promise<{ session: Session; description: string }> {
+  for (const name of renamed) screen.line(`  ${name}`);
+  for (const warning of warnings) screen.line(`  warning: ${warning}`);
+  const plugins = await loadPlugins(config.plugins);
+  const { backend, machine, description } = await openBackend(config.backend, { threads: config.threads });
+  const session = await openSession({ config, backend, memory: freeMemory(), machine, ...plugins, onPhase: (text) => screen.live(`${text} ...`) });
+  screen.settle();
+  return { session, description };
+}
+
+/** Everything worth knowing before step 1. */
+export async function showSession(session: Session, description: string, screen: Screen): Promise<void> {
+  const { config, assembly, plan, schedule, train, held } = session;
+  const { model } = assembly;
+  const report = schedule.report();
+  const trained = model.parameters.filter((p) => p.trainable).reduce((n, p) => n + p.shape.reduce((a, b) => a * b, 1), 0);
+  const optimizer = `${config.optim}, learning rate ${session.peakRate}, ${config.lr_scheduler_type}`;
+  screen.line(
+    table([
+      ['model', `${config.model_name_or_path} (${model.config.modelType}, ${count(model.size)} parameters, ${percent(trained / model.size)} trained, ${config.dtype})`],
+      ['backend', description],
+      ['data', `${count(train.length)} samples, ${count(report.trained)} trained tokens${held === null ? '' : `; ${count(held.length)} held out`}`],
+      ['steps', `${count(session.steps)}, ${optimizer}`],
+      ...session.choices.map(({ name, value, reason }) => [name, `${value}: ${reason}`]),
+      ['memory', `${bytes(plan.extent)} planned: ${memoryLine(plan.atPeak)}`],
+    ].map(([name, value]) => [`${name!.padEnd(12)} ${value!}`])),
+  );
+  screen.line('');
+  const shown = await describe(schedule.at(0).batches[0]!, { tokenizer: session.tokenizer, colour: process.stdout.isTTY, where: (index) => train.where(index) });
+  for (const line of shown.split('\n')) screen.line(`  ${line}`);
+  screen.line('');
+}
+
+/** '1.00 MiB weights, 212 KiB boundary', largest first. */
+export function memoryLine(usage: Readonly<Record<string, number>>): string {
+  return categories
+    .map((name) => ({ name, size: usage[name] ?? 0 }))
+    .filter(({ size }) => size > 0)
+    .toSorted((a, b) => b.size - a.size)
+    .map(({ name, size }) => `${bytes(size)} ${name}`)
+    .join(', ');
+}
+
+/** Resumes from the newest checkpoint where the configuration allows it; says so. */
+export async function resumeRun(session: Session, screen: Screen): Promise<void> {
+  const wish = session.config.resume_from_checkpoint;
+  const folder = typeof wish === 'string' ? wish : wish ? (await listCheckpoints(session.root))[0]?.path : undefined;
+  if (folder === undefined) return;
+  await session.resume(folder);
+  screen.line(`  resuming from ${folder}: step ${session.done} of ${session.steps} is done`);
+}
+
+/** Trains to the end or the abort; shows every step, keeps metrics.jsonl. Returns the last checkpoint's folder, if one was written. */
+export async function driveRun(session: Session, screen: Screen, signal: AbortSignal): Promise<string | null> {
+  const { config } = session;
+  await mkdir(session.root, { recursive: true }).catch((error: NodeJS.ErrnoException) => {
+    throw new LomoError('FileError', `${session.root}: cannot be made (${error.code ?? error.message}); choose another output_dir`, { path: session.root }, error);
+  });
+  const metrics = join(session.root, 'metrics.jsonl');
+  const [start, first] = [performance.now(), session.done];
+  let tokensPerSecond = 0;
+  let saved: string | null = null;
+  for await (const event of fit(session, { signal })) {
+    if (config.report_to.includes('jsonl') && (event.kind !== 'step' || event.step % config.logging_steps === 0)) await appendFile(metrics, `${JSON.stringify(plain(event))}\n`);
+    if (event.kind === 'step') {
+      const rate = event.trained === 0 ? 0 : (1000 * tokensOf(session)) / event.milliseconds;
+      tokensPerSecond = tokensPerSecond === 0 ? rate : 0.9 * tokensPerSecond + 0.1 * rate;
+      const left = ((performance.now() - start) / 1000 / (event.step - first)) * (session.steps - event.step);
+      if (event.step % config.logging_steps === 0) screen.live(stepLine(event, { session, tokensPerSecond, left }));
+    } else if (event.kind === 'evaluated') screen.line(`  step ${event.step}: held-out loss ${event.loss.toFixed(4)}${event.best ? ' (best)' : ''}`);
+    else if (event.kind === 'saved') {
+      saved = event.path;
+      if (event.step !== session.steps) screen.line(`  saved ${event.path} in ${(event.milliseconds / 1000).toFixed(2)} s`);
+    } else screen.line(`  ${event.error.message}${event.kind === 'rolled back' ? ` Went back to step ${event.to}.` : ' The step is skipped.'}`);
+  }
+  screen.settle();
+  return saved;
+}
+
+function stepLine(event: Extract<FitEvent, { kind: 'step' }>, more: { session: Session; tokensPerSecond: number; left: number }): string {
+  const { session, tokensPerSecond, left } = more;
+  const { arena } = session.assembly.device;
+  const norm = event.gradNorm > 0 ? `  norm ${event.gradNorm.toFixed(2)}` : '';
+  const memory = `${bytes(arena.live)} / ${bytes(arena.peak)} / ${bytes(session.plan.extent)}`;
+  return `  step ${String(event.step).padStart(String(session.steps).length)}/${session.steps}  loss ${event.loss.toFixed(4)}${norm}  lr ${event.lr.toExponential(2)}  ${count(tokensPerSecond)} tokens/s  memory live/peak/plan ${memory}  ${duration(left)} left`;
+}
+
+function tokensOf(session: Session): number {
+  const { microBatches, capacity } = session.schedule;
+  return microBatches * capacity;
+}
+
+function plain(event: FitEvent): Record<string, unknown> {
+  if (!('error' in event)) return { ...event, time: new Date().toISOString() };
+  const { error, ...rest } = event;
+  return { ...rest, code: error.code, message: error.message, time: new Date().toISOString() };
+}
