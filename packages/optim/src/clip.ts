@@ -20,7 +20,10 @@ export const clipCoefficientOp: Op<{ readonly maxNorm: number; readonly index: n
   reference: ({ ins, inouts }, { maxNorm, index }) => {
     const total = ins[0]!.data[0]! + ins[0]!.data[1]!;
     const [scalars, counters] = [inouts[0]!, inouts[1]!];
-    if (!Number.isFinite(total)) closeGate(counters, index);
+    if (!Number.isFinite(total)) {
+      closeGate(counters, index);
+      return;
+    }
     scalars.data[scalar.coefficient] = Math.min(1, maxNorm / (Math.sqrt(total) / scalars.data[scalar.lossScale]! + 1e-6));
   },
   flops: () => 5,

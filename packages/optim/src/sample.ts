@@ -30,7 +30,7 @@ export function sampleUpdate(random: Random): UpdateSample {
       index: random.int(0, 9),
       weightDecay: random.pick([0, 0.1]),
       clipValue: random.pick([0, 0.5]),
-      rounding: 0,
+      rounding: random.int(0, 1),
     },
   };
 }

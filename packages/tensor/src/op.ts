@@ -26,6 +26,8 @@ export interface SampleTensor {
 export interface Sample<A extends Attributes> {
   readonly ins: readonly SampleTensor[];
   readonly inouts?: readonly SampleTensor[];
+  /** dtypes of the outputs, where a caller may choose others than `infer` says. */
+  readonly outs?: readonly (DType | 'real')[];
   readonly attributes: A;
 }
 

@@ -48,7 +48,7 @@ export const addIntoOp: Op<None> = defineOp({
   sample: (random) => {
     const shape = [random.int(1, 9), random.int(1, 70)];
     const real = () => ({ shape, dtype: 'real' as const, values: random.normal(numel(shape)) });
-    return { ins: [real()], inouts: [real()], attributes: {} };
+    return { ins: [{ ...real(), dtype: random.pick(['real', 'f32']) }], inouts: [real()], attributes: {} };
   },
 });
 

@@ -20,7 +20,7 @@ export const castOp: Op<Record<never, number>> = defineOp({
   flops: (ins) => numel(ins[0]!.shape),
   sample: (random) => {
     const shape = [random.int(1, 9), random.int(1, 70)];
-    return { ins: [{ shape, dtype: 'real', values: random.normal(numel(shape), 10 ** random.int(-6, 3)) }], attributes: {} };
+    return { ins: [{ shape, dtype: 'real', values: random.normal(numel(shape), 10 ** random.int(-6, 3)) }], outs: [random.pick(['f32', 'bf16', 'f16'])], attributes: {} };
   },
 });
 

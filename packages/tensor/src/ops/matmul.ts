@@ -79,7 +79,7 @@ export const matmulOp: Op<MatmulAttributes> = defineOp({
   sample: (random) => {
     const s = sampleOperands(random);
     const real = (shape: number[]) => ({ shape, dtype: 'real' as const, values: random.normal(size(shape)) });
-    return { ins: [real(s.a), real(s.b), ...(s.bias ? [real([s.c[1]!])] : [])], attributes: s.attributes };
+    return { ins: [real(s.a), real(s.b), ...(s.bias ? [real([s.c[1]!])] : [])], outs: [random.pick(['real', 'f32'])], attributes: s.attributes };
   },
 });
 
@@ -103,7 +103,7 @@ export const matmulAddOp: Op<MatmulAttributes> = defineOp({
   sample: (random) => {
     const s = sampleOperands(random);
     const real = (shape: number[]) => ({ shape, dtype: 'real' as const, values: random.normal(size(shape)) });
-    return { ins: [real(s.a), real(s.b)], inouts: [real(s.c)], attributes: s.attributes };
+    return { ins: [real(s.a), real(s.b)], inouts: [{ ...real(s.c), dtype: random.pick(['real', 'f32']) }], attributes: s.attributes };
   },
 });
 

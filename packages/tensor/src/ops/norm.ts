@@ -37,7 +37,7 @@ export const normAddOp: Op<None> = defineOp({
     const total = inouts[0]!.data;
     let sum = total[0]! + total[1]!;
     for (const s of ins[0]!.data) sum += s;
-    total[0] = sum;
+    total[0] = Math.fround(sum);
     total[1] = sum - total[0];
   },
   flops: (ins) => numel(ins[0]!.shape),
