@@ -3,6 +3,7 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 
@@ -23,23 +24,34 @@ class Threads {
   int before_;
 };
 
-void widen(const void* from, float* to, std::int64_t rows, std::int64_t columns, std::int64_t stride) {
-  const auto* bits = static_cast<const std::uint16_t*>(from);
-#pragma omp parallel for schedule(static)
-  for (std::int64_t r = 0; r < rows; ++r)
-    for (std::int64_t c = 0; c < columns; ++c) to[r * columns + c] = std::bit_cast<float>(static_cast<std::uint32_t>(bits[r * stride + c]) << 16);
+float value(const void* from, DType t, std::int64_t i) {
+  if (t == DType::f32) return static_cast<const float*>(from)[i];
+  return std::bit_cast<float>(static_cast<std::uint32_t>(static_cast<const std::uint16_t*>(from)[i]) << 16);
 }
 
-std::uint16_t nearest(float x) {
+void store(void* to, DType t, std::int64_t i, float x) {
+  if (t == DType::f32) {
+    static_cast<float*>(to)[i] = x;
+    return;
+  }
   const auto bits = std::bit_cast<std::uint32_t>(x);
-  if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<std::uint16_t>((bits >> 16) | 0x40);  // keep a NaN a NaN
-  return static_cast<std::uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+  // To nearest, ties to even; a NaN stays one.
+  const std::uint32_t high = (bits & 0x7fffffff) > 0x7f800000 ? (bits >> 16) | 0x40 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  static_cast<std::uint16_t*>(to)[i] = static_cast<std::uint16_t>(high);
 }
 
-void narrow(const float* from, void* to, std::int64_t count) {
-  auto* bits = static_cast<std::uint16_t*>(to);
+// A matrix in memory: elements from one row to the next may exceed its columns.
+struct Matrix {
+  std::int64_t rows, columns, stride;
+};
+
+// Copies between dtypes. Rows or columns `out` has beyond `in` repeat the last one; those it lacks are left out.
+void repack(const void* from, DType from_type, const Matrix& in, void* to, DType to_type, const Matrix& out) {
 #pragma omp parallel for schedule(static)
-  for (std::int64_t i = 0; i < count; ++i) bits[i] = nearest(from[i]);
+  for (std::int64_t r = 0; r < out.rows; ++r) {
+    const std::int64_t source = std::min(r, in.rows - 1) * in.stride;
+    for (std::int64_t c = 0; c < out.columns; ++c) store(to, to_type, r * out.stride + c, value(from, from_type, source + std::min(c, in.columns - 1)));
+  }
 }
 
 }  // namespace
@@ -50,48 +62,89 @@ std::size_t Product::place(std::size_t bytes) {
   return at;
 }
 
-Product::Product(const Library& library, const Shape& shape) : shape_(shape) {
-  primitive_ = std::make_unique<Primitive>(library, shape);
-  if (!primitive_->exists()) {
-    Shape wide = shape;
-    widen_in_ = shape.in != DType::f32;
-    narrow_out_ = shape.out != DType::f32;
-    wide.in = wide.out = DType::f32;
-    if (widen_in_) {
-      wide.lda = shape.ta ? shape.m : shape.k;
-      wide.ldb = shape.tb ? shape.k : shape.n;
-      a_ = place(static_cast<std::size_t>(shape.m * shape.k) * 4);
-      b_ = place(static_cast<std::size_t>(shape.k * shape.n) * 4);
-      if (shape.bias) bias_ = place(static_cast<std::size_t>(shape.n) * 4);
-    }
-    if (narrow_out_) c_ = place(static_cast<std::size_t>(shape.m * shape.n) * 4);
-    primitive_ = std::make_unique<Primitive>(library, wide);
-    if (!primitive_->exists()) throw Error("LibraryError", "oneDNN " + library.version() + " has no f32 product of [" + std::to_string(shape.m) + ", " + std::to_string(shape.k) + "] and [" + std::to_string(shape.k) + ", " + std::to_string(shape.n) + "]");
+// With a transposed `a`, oneDNN 2.6 picks one of two implementations by the number of rows: one adds up the whole inner dimension, the
+// other blocks of 384, and over some 1,536 it splits the sum over threads. Up to 384 they agree bit for bit, so pieces of 256 make a
+// row's bits independent of the tile it is in and of the threads, and divide the chunk of 512 tokens.
+constexpr std::int64_t transposed_step = 256;
+
+bool Product::Pieces::exist() const { return first->exists() && (later == nullptr || later->exists()) && (last == nullptr || last->exists()); }
+
+Product::Pieces Product::make(const Library& library, const Shape& shape) const {
+  const auto piece = [&](std::int64_t k, bool add) {
+    Shape s = shape;
+    s.k = k;
+    s.add = add;
+    s.bias = shape.bias && !add;
+    return std::make_unique<Primitive>(library, s);
+  };
+  Pieces p;
+  p.first = piece(std::min(step_, shape.k), shape.add);
+  if (shape.k >= 2 * step_) p.later = piece(step_, true);
+  if (shape.k > step_ && shape.k % step_ != 0) p.last = piece(shape.k % step_, true);
+  return p;
+}
+
+Product::Product(const Library& library, const Shape& shape) : shape_(shape), inner_(shape), step_(shape.ta ? transposed_step : shape.k) {
+  // One row or one column goes through other code, which adds in another order: two of them do not.
+  const bool thin = shape.ta && (shape.m == 1 || shape.n == 1);
+  if (thin) {
+    inner_.m = std::max<std::int64_t>(shape.m, 2);
+    inner_.n = std::max<std::int64_t>(shape.n, 2);
   }
-  scratchpad_ = place(primitive_->scratchpad());
+  // Pieces meet in f32, so that a bf16 result is rounded once.
+  if (step_ < shape.k) inner_.out = DType::f32;
+  const auto arrange = [&](bool pack) {
+    pack_in_ = pack;
+    if (pack) {
+      inner_.lda = inner_.ta ? inner_.m : inner_.k;
+      inner_.ldb = inner_.tb ? inner_.k : inner_.n;
+    }
+    pack_out_ = thin || inner_.out != shape.out;
+    pieces_ = make(library, inner_);
+  };
+  arrange(thin);
+  if (!pieces_.exist()) {
+    inner_.in = inner_.out = DType::f32;
+    arrange(thin || shape.in != DType::f32);
+    if (!pieces_.exist())
+      throw Error("LibraryError", "oneDNN " + library.version() + " has no f32 product of [" + std::to_string(shape.m) + ", " + std::to_string(shape.k) + "] and [" +
+                                      std::to_string(shape.k) + ", " + std::to_string(shape.n) + "]");
+  }
+  const auto bytes = [](std::int64_t count, DType t) { return static_cast<std::size_t>(count) * size_of(t); };
+  if (pack_in_) {
+    a_ = place(bytes(inner_.m * inner_.k, inner_.in));
+    b_ = place(bytes(inner_.k * inner_.n, inner_.in));
+    if (shape.bias) bias_ = place(bytes(inner_.n, inner_.in));
+  }
+  if (pack_out_) c_ = place(bytes(inner_.m * inner_.n, inner_.out));
+  std::size_t scratchpad = 0;
+  for (const auto* p : {pieces_.first.get(), pieces_.later.get(), pieces_.last.get()})
+    if (p != nullptr) scratchpad = std::max(scratchpad, p->scratchpad());
+  scratchpad_ = place(scratchpad);
 }
 
 void Product::run(const void* a, const void* b, const void* bias, void* c, void* workspace) const {
   auto* base = static_cast<char*>(workspace);
-  const auto at = [&](std::size_t offset) { return reinterpret_cast<float*>(base + offset); };
-  const Shape& s = shape_;
-  void* result = c;
-  if (widen_in_) {
-    if (s.ta) widen(a, at(a_), s.k, s.m, s.lda); else widen(a, at(a_), s.m, s.k, s.lda);
-    if (s.tb) widen(b, at(b_), s.n, s.k, s.ldb); else widen(b, at(b_), s.k, s.n, s.ldb);
-    a = at(a_);
-    b = at(b_);
-    if (s.bias) {
-      widen(bias, at(bias_), 1, s.n, s.n);
-      bias = at(bias_);
-    }
+  const Shape &s = shape_, &i = inner_;
+  if (pack_in_) {
+    const auto pack = [&](const void*& operand, std::size_t place, const Matrix& in, const Matrix& out) {
+      repack(operand, s.in, in, base + place, i.in, out);
+      operand = base + place;
+    };
+    pack(a, a_, {s.ta ? s.k : s.m, s.ta ? s.m : s.k, s.lda}, {i.ta ? i.k : i.m, i.ta ? i.m : i.k, i.lda});
+    pack(b, b_, {s.tb ? s.n : s.k, s.tb ? s.k : s.n, s.ldb}, {i.tb ? i.n : i.k, i.tb ? i.k : i.n, i.ldb});
+    if (s.bias) pack(bias, bias_, {1, s.n, s.n}, {1, i.n, i.n});
   }
-  if (narrow_out_) {
-    if (s.add) widen(c, at(c_), s.m, s.n, s.n);
-    result = at(c_);
+  void* result = pack_out_ ? base + c_ : c;
+  const Matrix outside{s.m, s.n, s.n}, inside{i.m, i.n, i.n};
+  if (pack_out_ && s.add) repack(c, s.out, outside, result, i.out, inside);
+  const auto size = static_cast<std::int64_t>(size_of(i.in));
+  const std::int64_t a_step = (i.ta ? i.lda : 1) * size, b_step = (i.tb ? 1 : i.ldb) * size;
+  for (std::int64_t k = 0; k < s.k; k += step_) {
+    const Primitive& p = k == 0 ? *pieces_.first : s.k - k >= step_ ? *pieces_.later : *pieces_.last;
+    p.run(static_cast<const char*>(a) + k * a_step, static_cast<const char*>(b) + k * b_step, bias, result, base + scratchpad_);
   }
-  primitive_->run(a, b, bias, result, base + scratchpad_);
-  if (narrow_out_) narrow(at(c_), c, s.m * s.n);
+  if (pack_out_) repack(result, i.out, inside, c, s.out, outside);
 }
 
 std::size_t Products::Hash::operator()(const Shape& s) const {

@@ -15,22 +15,28 @@
 
 namespace lomo::onednn {
 
-// A product of one shape. Where oneDNN has it, it is one call; else inputs are widened to f32 (and the result narrowed) in the workspace.
+// A product of one shape. Where oneDNN has its dtypes, it works on the operands as they lie; else they pass through the workspace, as
+// f32. A transposed `a` is a sum over tokens and runs in pieces (see products.cpp).
 class Product {
  public:
   Product(const Library& library, const Shape& shape);
 
   std::size_t workspace() const { return total_; }
-  const std::string& implementation() const { return primitive_->implementation(); }
   // Call on the executor's thread, whose OpenMP thread count is the backend's.
   void run(const void* a, const void* b, const void* bias, void* c, void* workspace) const;
 
  private:
+  struct Pieces {
+    std::unique_ptr<Primitive> first, later, last;  // `later` and `last` add to what is there; null where not needed
+    bool exist() const;
+  };
+  Pieces make(const Library& library, const Shape& shape) const;
   std::size_t place(std::size_t bytes);
 
-  Shape shape_;
-  std::unique_ptr<Primitive> primitive_;
-  bool widen_in_ = false, narrow_out_ = false;
+  Shape shape_, inner_;  // as asked for; as given to oneDNN
+  std::int64_t step_;  // inner elements per piece
+  Pieces pieces_;
+  bool pack_in_ = false, pack_out_ = false;  // operands, result pass through the workspace
   std::size_t a_ = 0, b_ = 0, bias_ = 0, c_ = 0, scratchpad_ = 0, total_ = 0;  // byte offsets in the workspace, and its size
 };
 

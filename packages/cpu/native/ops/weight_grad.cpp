@@ -9,8 +9,8 @@
 namespace lomo::LOMO_ISA {
 namespace {
 
-// Tokens per partial sum (docs/kernels.md). One product of up to 512 tokens has the same bits on any number of threads; longer sums
-// have not: oneDNN then splits them over threads where a gradient has few tiles.
+// Tokens per partial sum (docs/kernels.md). Products of up to 512 tokens have the same bits on any number of threads and in any row
+// tile (onednn/products.cpp says how).
 constexpr std::int64_t chunk = 512;
 
 bool accepts(const Signature& s, bool add) {
