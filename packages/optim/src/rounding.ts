@@ -26,12 +26,14 @@ export function randomWord(place: RandomPlace): number {
 }
 
 /**
- * `x` rounded to a neighbour that `dtype` holds, up with the probability of its distance from the lower one: in expectation `x` itself.
- * f32 and infinities stay as they are.
+ * `x` rounded to a neighbour that `dtype` holds, away from zero with the probability of its distance from the nearer one: in expectation
+ * `x` itself. f32 and infinities stay as they are. The word is read as kernels read it: its low bits, as many as f32 has below the kept
+ * ones (16 for bf16, 13 for f16), are added to the dropped fraction, which carries or does not; the other bits follow as further digits,
+ * so that values finer than f32 keep their expectation. Below f16's normals the whole word is compared with the fraction.
  */
 export function roundStochastic(x: number, dtype: DType, word: number): number {
   if ((dtype !== 'bf16' && dtype !== 'f16') || !Number.isFinite(x)) return x;
-  const [to, from] = dtype === 'bf16' ? ([toBf16, fromBf16] as const) : ([toF16, fromF16] as const);
+  const [to, from, dropped] = dtype === 'bf16' ? ([toBf16, fromBf16, 16] as const) : ([toF16, fromF16, 13] as const);
   const magnitude = Math.abs(x);
   let bits = to(magnitude);
   if (from(bits) > magnitude) bits--;
@@ -39,6 +41,13 @@ export function roundStochastic(x: number, dtype: DType, word: number): number {
   const high = from(bits + 1);
   if (low === magnitude) return x;
   const top = Number.isFinite(high) ? high : 2 * low - from(bits - 1);
-  const up = (magnitude - low) / (top - low) > (word + 0.5) / 2 ** 32;
-  return Math.sign(x) * (up ? high : low);
+  const fraction = (magnitude - low) / (top - low);
+  const rotated = ((word << (32 - dropped)) | (word >>> dropped)) >>> 0;
+  const away = dtype === 'f16' && magnitude < 2 ** -14 ? unit(word) < fraction : fraction + unit(rotated) >= 1;
+  return Math.sign(x) * (away ? high : low);
+}
+
+/** A word as a number in (0, 1). */
+function unit(word: number): number {
+  return (word + 0.5) / 2 ** 32;
 }

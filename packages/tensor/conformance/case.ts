@@ -182,14 +182,15 @@ function judge(one: Case, after: readonly TypedArray[], options: { readonly chun
   const length = lengthOf(op.flops(specs('in'), attributes, specs('inout')), [...specs('inout'), ...specs('out')]);
   const stochastic = attributes['rounding'] === 1;
   const failures = [...options.failures];
+  const written = operands.filter((p) => p.role !== 'in' && isReal(p.spec.dtype)).map((p) => p.view.data);
   let [error, bar, worst] = [0, 0, -1];
   operands.forEach((operand, i) => {
     if (operand.role === 'in') return;
     const { dtype } = operand.spec;
     const got = decode(dtype, after[i]!);
     const want = operand.view.data;
-    let magnitude = 0;
-    for (const x of want) if (Number.isFinite(x)) magnitude = Math.max(magnitude, Math.abs(x));
+    // A gradient that cancels to zero everywhere is measured against what it was made from.
+    const magnitude = largest([want]) || largest(written) || largest(views('in').map((v) => v.data));
     let [reported, flipped] = [false, 0];
     for (let e = 0; e < want.length; e++) {
       const limit = allowed(want[e]!, { dtype, magnitude, length, stochastic });
@@ -206,6 +207,13 @@ function judge(one: Case, after: readonly TypedArray[], options: { readonly chun
     }
   });
   return { error, bar, failures };
+}
+
+/** Largest finite magnitude. */
+function largest(tensors: readonly View['data'][]): number {
+  let max = 0;
+  for (const tensor of tensors) for (const x of tensor) if (Number.isFinite(x)) max = Math.max(max, Math.abs(x));
+  return max;
 }
 
 /** A wanted value beyond the dtype's range is rightly an infinity. */
