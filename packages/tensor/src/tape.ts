@@ -100,6 +100,7 @@ export class Tape implements Recorder {
     for (const out of outs) grads.delete(out.block);
     if (outs.length === 0 || dys.some((d) => d !== null)) {
       const shaped = dys.map((d, i) => (d === null ? null : d.reshape(outs[i]!.shape)));
+      const partials = new Set<Tensor>();
       const place = (i: number) => ({ microBatch: walk.microBatch, site: `${walk.stage}:${index}.${i}`, stores: walk.stores });
       const call: Call<unknown> = {
         device: this.device,
@@ -108,7 +109,10 @@ export class Tape implements Recorder {
         attributes,
         partial: (i) => {
           const known = grads.get(ins[i]!.block);
-          return known !== undefined && known.block.owners === 1 ? known.reshape(ins[i]!.shape) : null;
+          if (known === undefined || known.block.owners !== 1) return null;
+          const partial = known.reshape(ins[i]!.shape);
+          partials.add(partial);
+          return partial;
         },
         sums: (i, rows) => walk.ledger.sums(asParameter(ins[i]!, op.name), place(i), rows),
         accumulator: (i) => walk.ledger.accumulator(asParameter(ins[i]!, op.name)),
@@ -128,7 +132,7 @@ export class Tape implements Recorder {
         const input = ins[i]!;
         if (grad === null) return;
         if (grad instanceof Grad) walk.ledger.contribute(asParameter(input, op.name), grad, place(i));
-        else this.collect(grads, input, grad);
+        else if (!partials.has(grad)) this.collect(grads, input, grad);
       });
     }
     for (const d of dys) d?.dispose();
@@ -142,7 +146,6 @@ export class Tape implements Recorder {
   private collect(grads: Map<Block, Tensor>, input: Tensor, grad: Tensor): void {
     const known = grads.get(input.block);
     if (known === undefined) grads.set(input.block, grad.owns ? grad : grad.share());
-    else if (known.block === grad.block && known.offset === grad.offset) return;
     else if (known.block.owners === 1) {
       addInto(known, grad.reshape(known.shape));
       grad.dispose();
