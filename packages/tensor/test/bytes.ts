@@ -10,7 +10,7 @@ export interface Faults {
   /** Combinations it has no kernel for. */
   readonly missing?: (name: string, signature: KernelSignature) => boolean;
   /** Scratch bytes it asks for. */
-  readonly workspace?: number;
+  readonly workspace?: number | ((kernel: Kernel, operands: Operands) => number);
   /** Runs after a kernel, with its operands and a view of the memory's bytes: the place for mischief. */
   readonly after?: (op: Op, operands: Operands, raw: Uint8Array) => void;
   /** Outputs that are never written. */
@@ -59,8 +59,9 @@ export class ByteBackend implements Backend {
     return this.ops.has(name) ? ['f32'] : [];
   }
 
-  workspace(): number {
-    return this.faults.workspace ?? 0;
+  workspace(kernel: Kernel, operands: Operands): number {
+    const { workspace = 0 } = this.faults;
+    return typeof workspace === 'number' ? workspace : workspace(kernel, operands);
   }
 
   launch(kernel: Kernel, operands: Operands, attributes: readonly number[], queue: Queue): Event {
