@@ -2,8 +2,8 @@
 import { createHash } from 'node:crypto';
 import type { Dataset, Source, Steps, Tokenizer } from '@lomo/data';
 import { openDataset, openTokenizer } from '@lomo/data';
-import type { ModelFamily } from '@lomo/models';
-import { builtInFamilies, familyOf, generate, initialise, loadWeights, readConfig } from '@lomo/models';
+import type { Files, ModelFamily } from '@lomo/models';
+import { builtInFamilies, familyOf, generate, initialise, loadWeights, nodeFiles, readConfig } from '@lomo/models';
 import { adalomo, adamw, lomo, schedule, sgd } from '@lomo/optim';
 import type { Rule } from '@lomo/optim';
 import type { MemoryPlan, Program, StepInput, StepResult } from '@lomo/parallel';
@@ -36,6 +36,8 @@ export interface SessionInput {
   /** Hears what is being done, for a screen. */
   readonly onPhase?: (text: string) => void;
   readonly signal?: AbortSignal;
+  /** The file layer checkpoints are written through; node's unless given. */
+  readonly files?: Files;
 }
 
 /** A choice that the plan or the data made, with the number behind it. */
@@ -69,6 +71,7 @@ export class Session implements Course {
   bestEvalLoss: number | null = null;
   private bestStep: number | null = null;
   private readonly machine: Readonly<Record<string, string>>;
+  private readonly files: Files;
   private readonly heldSteps: Steps | null;
   private readonly rates: (i: number) => number;
 
@@ -88,6 +91,7 @@ export class Session implements Course {
     this.seed = parts.config.seed;
     this.steps = parts.schedule.length;
     this.machine = parts.machine;
+    this.files = parts.files;
     this.rates = schedule({
       name: parts.config.lr_scheduler_type,
       lr: learningRateOf(parts.config),
@@ -150,7 +154,8 @@ export class Session implements Course {
       fingerprint: fingerprintOf(this.config, this.train),
       machine: this.machine,
     };
-    return saveCheckpoint(this.assembly, this.root, { from: this.config.model_name_or_path, keep: this.config.save_total_limit, best: this.bestStep, state });
+    const { model_name_or_path: from, save_total_limit: keep } = this.config;
+    return saveCheckpoint(this.assembly, this.root, { from, keep, best: this.bestStep, state, files: this.files });
   }
 
   /** Notes an evaluation; true when it is the best so far. */
@@ -233,6 +238,7 @@ interface SessionParts {
   readonly heldSteps: Steps | null;
   readonly schedule: Steps;
   readonly machine: Readonly<Record<string, string>>;
+  readonly files: Files;
 }
 
 /** Opens a run: reads, checks, plans, reserves, loads. Nothing is trained yet. The first failing check throws; nothing is left behind. */
@@ -264,7 +270,7 @@ export async function openSession(input: SessionInput): Promise<Session> {
     const { plan, keeps, choices } = await choose(backend, blueprint, { memory: input.memory, checkpointing: config.gradient_checkpointing });
     const device = new Device(backend, { bytes: plan.extent });
     const assembly = await underPlan(device, plan, { name: 'setup', body: () => assemble(device, { ...blueprint, keeps }) });
-    const session = new Session({ config, assembly, plan, choices: [...batches.choices, ...choices, ...programChoices(assembly)], tokenizer, train, held, heldSteps: batches.held, schedule: batches.train, machine: input.machine ?? {} });
+    const session = new Session({ config, assembly, plan, choices: [...batches.choices, ...choices, ...programChoices(assembly)], tokenizer, train, held, heldSteps: batches.held, schedule: batches.train, machine: input.machine ?? {}, files: input.files ?? nodeFiles });
     phase('loading weights');
     await session.begin();
     return session;

@@ -1,0 +1,225 @@
+// Whole runs: they learn, they resume to the same bits, they say no to what they must not do, and what they reject changes nothing.
+import { createHash } from 'node:crypto';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { builtInFamilies, decoderStages, llama, nodeFiles, observeFiles } from '@lomo/models';
+import type { CausalStage, ModelFamily, StageBlueprint } from '@lomo/models';
+import { isLomoError, LomoError } from '@lomo/tensor';
+import type { Tensor } from '@lomo/tensor';
+import { afterEach, describe, expect, test } from 'vitest';
+import type { FitEvent, Session } from '../src/index.ts';
+import { fit, listCheckpoints, readState } from '../src/index.ts';
+import { open, settings } from './tiny.ts';
+
+const sessions: Session[] = [];
+afterEach(async () => {
+  for (const session of sessions.splice(0)) await session.close();
+});
+
+async function opened(...args: Parameters<typeof open>): Promise<Session> {
+  const session = await open(...args);
+  sessions.push(session);
+  return session;
+}
+
+async function run(session: Session, signal?: AbortSignal): Promise<FitEvent[]> {
+  const events: FitEvent[] = [];
+  for await (const event of fit(session, signal === undefined ? {} : { signal })) events.push(event);
+  return events;
+}
+
+async function digest(session: Session): Promise<string> {
+  const hash = createHash('sha256');
+  const { device, model, optimizer } = session.assembly;
+  for (const p of model.parameters) hash.update(new Uint8Array((await device.read(p)).buffer));
+  for (const { tensor } of optimizer.state()) hash.update(new Uint8Array((await device.read(tensor)).buffer));
+  return hash.digest('hex');
+}
+
+const losses = (events: readonly FitEvent[]): number[] => events.flatMap((e) => (e.kind === 'step' ? [e.loss] : []));
+
+test('a run learns, and its last state is a folder with a manifest', async () => {
+  const session = await opened({ max_steps: 12, learning_rate: 0.3 });
+  const events = await run(session);
+  const curve = losses(events);
+  expect(curve).toHaveLength(12);
+  expect(curve.at(-1)!).toBeLessThan(curve[0]! - 0.3);
+  const saved = events.at(-1);
+  expect(saved).toMatchObject({ kind: 'saved', step: 12 });
+  const folder = (await listCheckpoints(session.root))[0]!.path;
+  expect(readdirSync(folder).toSorted()).toEqual(['config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json', 'trainer_state.json']);
+  const state = await readState(folder);
+  const sha256 = createHash('sha256').update(readFileSync(join(folder, 'model.safetensors'))).digest('hex');
+  expect(state).toMatchObject({ step: 12, steps: 12, files: { 'model.safetensors': sha256 } });
+});
+
+describe.each(['lomo', 'adalomo', 'adamw'])('%s', (optim) => {
+  test('stopped at any step and resumed, a run ends in the bits of an undisturbed one', async () => {
+    const shared = settings({ optim, learning_rate: 0.01, lr_scheduler_type: 'cosine', warmup_steps: 2, weight_decay: 0.1 });
+    const { output_dir: _, ...same } = shared;
+    const whole = await opened(same);
+    await run(whole);
+    const expected = await digest(whole);
+    for (const stop of [1, 4]) {
+      const folder = settings().output_dir!;
+      const controller = new AbortController();
+      const first = await opened({ ...same, output_dir: folder });
+      for await (const event of fit(first, { signal: controller.signal })) if (event.kind === 'step' && event.step === stop) controller.abort();
+      expect(first.done).toBe(stop);
+      const second = await opened({ ...same, output_dir: folder });
+      await second.restore();
+      expect(second.done).toBe(stop);
+      await run(second);
+      expect(await digest(second)).toBe(expected);
+    }
+  });
+});
+
+test('only the newest checkpoints are kept', async () => {
+  const session = await opened({ save_steps: 1, save_total_limit: 2 });
+  await run(session);
+  expect((await listCheckpoints(session.root)).map(({ step }) => step)).toEqual([6, 5]);
+});
+
+test('other settings or data do not resume', async () => {
+  const first = await opened({ max_steps: 2 });
+  await run(first);
+  const { output_dir, model_name_or_path, datasets } = first.config;
+  const other = await opened({ output_dir: output_dir!, model_name_or_path, datasets: datasets as never, max_steps: 2, learning_rate: 0.2 });
+  await expect(other.restore()).rejects.toThrow(/other settings or data/);
+});
+
+test('a changed byte in a checkpoint is found before it is loaded', async () => {
+  const session = await opened({ max_steps: 2 });
+  await run(session);
+  const folder = (await listCheckpoints(session.root))[0]!.path;
+  const path = join(folder, 'model.safetensors');
+  const bytes = readFileSync(path);
+  bytes[bytes.length - 5]! ^= 1;
+  writeFileSync(path, bytes);
+  const before = await digest(session);
+  await expect(session.restore()).rejects.toThrow(/model\.safetensors: SHA-256/);
+  expect(await digest(session)).toBe(before);
+});
+
+test('whatever file call fails while saving, the last checkpoint is whole and the error names path and errno', async () => {
+  let fails = Infinity;
+  let count = 0;
+  const files = observeFiles(nodeFiles, ({ verb }) => {
+    if (verb !== 'read' && ++count >= fails) throw Object.assign(new Error('no space'), { code: 'ENOSPC' });
+  });
+  const session = await opened({ max_steps: 2 }, { files });
+  await run(session);
+  const good = (await listCheckpoints(session.root))[0]!;
+  session.done = 1;
+  count = 0;
+  await session.save();
+  const calls = count;
+  expect(calls).toBeGreaterThan(10);
+  for (let k = 1; k <= calls; k += 3) {
+    session.done = 2;
+    [count, fails] = [0, k];
+    const error = await session.save().then(() => null, (e: unknown) => e);
+    fails = Infinity;
+    if (error === null) continue;
+    expect(isLomoError(error, 'FileError')).toBe(true);
+    expect((error as LomoError).message).toMatch(/ENOSPC/);
+    const left = await listCheckpoints(session.root);
+    for (const { path } of left) await session.resume(path);
+    expect(left.length).toBeGreaterThan(0);
+  }
+  expect(good.step).toBe(2);
+});
+
+/** A family whose second block turns gradients, or activations, of chosen steps into infinities. */
+function poisoned(kind: 'gradient' | 'loss', steps: ReadonlySet<number>, clock: { step: number }): ModelFamily {
+  return {
+    ...llama,
+    modelType: 'poisoned',
+    parseConfig: (json) => llama.parseConfig({ ...json, model_type: 'llama' }),
+    stages: (config) =>
+      decoderStages(config as ReturnType<typeof llama.parseConfig>).map((blueprint): StageBlueprint => {
+        if (blueprint.name !== 'block 1') return blueprint;
+        return { ...blueprint, create: (build) => infect(blueprint.create(build), kind, () => steps.has(clock.step)) };
+      }),
+  } as ModelFamily;
+}
+
+function infect(stage: CausalStage, kind: 'gradient' | 'loss', sick: () => boolean): CausalStage {
+  const forward = stage.forward.bind(stage);
+  stage.forward = (batch, arriving) => {
+    const out = forward(batch, arriving)!;
+    if (kind === 'loss') {
+      if (sick()) out.device.writeNumbers(out, Array.from({ length: out.shape[0]! * out.shape[1]! }, () => NaN));
+      return out;
+    }
+    const { device } = out;
+    const copy = device.allocate({ shape: out.shape, dtype: out.dtype }, device.category);
+    device.copy(copy, out);
+    const ruin = (dy: Tensor): Tensor => {
+      const bad = device.allocate({ shape: dy.shape, dtype: dy.dtype }, 'workspace');
+      if (sick()) device.writeNumbers(bad, Array.from({ length: dy.shape[0]! * dy.shape[1]! }, () => Infinity));
+      else device.copy(bad, dy);
+      return bad;
+    };
+    device.recorder?.record({ op: { name: 'ruin', backward: (_, dys) => [ruin(dys[0]!)] }, ins: [out], outs: [copy], attributes: null });
+    out.dispose();
+    return copy;
+  };
+  return stage;
+}
+
+async function poisonedSession(kind: 'gradient' | 'loss', sick: number[], changes: Parameters<typeof open>[0] = {}) {
+  const clock = { step: 0 };
+  const model = settings().model_name_or_path;
+  const config = JSON.parse(readFileSync(join(model, 'config.json'), 'utf8')) as Record<string, unknown>;
+  writeFileSync(join(model, 'config.json'), JSON.stringify({ ...config, model_type: 'poisoned' }));
+  const session = await opened({ model_name_or_path: model, gradient_checkpointing: true, ...changes }, { families: [poisoned(kind, new Set(sick), clock), ...builtInFamilies] });
+  const batches = session.batches.bind(session);
+  session.batches = (step) => {
+    clock.step = step;
+    return batches(step);
+  };
+  return session;
+}
+
+test('a non-finite loss changes no byte, names step and samples, and the run goes on', async () => {
+  const session = await poisonedSession('loss', [3]);
+  const digests = new Map<string, string>();
+  const events: FitEvent[] = [];
+  for await (const event of fit(session)) {
+    events.push(event);
+    if (event.kind === 'step' || event.kind === 'rejected') digests.set(`${event.kind} ${event.step}`, await digest(session));
+  }
+  const rejected = events.find((e) => e.kind === 'rejected');
+  expect(rejected).toMatchObject({ step: 3, error: { code: 'NonFiniteLoss' } });
+  expect((rejected as { error: LomoError }).error.message).toMatch(/^step 3: the loss is NaN .*no weight has changed.*train\.jsonl:\d+/);
+  expect(digests.get('rejected 3')).toBe(digests.get('step 2'));
+  expect(session.done).toBe(6);
+  expect(session.skipped).toEqual(new Set([3]));
+});
+
+test('three rejected steps in a row end the run', async () => {
+  const session = await poisonedSession('loss', [2, 3, 4]);
+  await expect(run(session)).rejects.toThrow(/^step 4: the loss is NaN/);
+});
+
+test('a gradient that turns infinite midway tears the step: it is rolled back to the last checkpoint and skipped, and the rest is as if it had never been', async () => {
+  const session = await poisonedSession('gradient', [4], { save_steps: 2 });
+  const events = await run(session);
+  const rolled = events.find((e) => e.kind === 'rolled back');
+  expect(rolled).toMatchObject({ step: 4, to: 2, error: { code: 'TornStep' } });
+  expect((rolled as { error: LomoError }).error.message).toMatch(/layers\.1\..*not finite; [1-9]\d* parameters had been updated/);
+  expect(events.flatMap((e) => (e.kind === 'step' ? [e.step] : []))).toEqual([1, 2, 3, 3, 5, 6]);
+  const clean = await poisonedSession('gradient', []);
+  clean.skipped.add(4);
+  await run(clean);
+  expect(await digest(session)).toBe(await digest(clean));
+});
+
+test('judged before the first write, the same gradient changes no byte', async () => {
+  const session = await poisonedSession('gradient', [4], { clip_mode: 'global', max_grad_norm: 1 });
+  const events = await run(session);
+  expect(events.find((e) => e.kind === 'rejected')).toMatchObject({ step: 4, error: { code: 'NonFiniteGradient' } });
+  expect(session.done).toBe(6);
+});
