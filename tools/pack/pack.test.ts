@@ -72,7 +72,7 @@ describe('in an empty project with everything installed', () => {
   test.each(members.filter((one) => one.name !== '@lomo/cpu'))('the README examples of $name type-check and run against the tarballs', async ({ name, folder: at }) => {
     const examples = examplesOf(await readFile(join(at, 'README.md'), 'utf8'), `${name}/README.md`);
     for (const [index, { code }] of examples.entries()) {
-      const file = `${name.replaceAll(/\W+/g, '-')}-${index + 1}`;
+      const file = `example-${name.replaceAll(/\W+/g, '-')}-${index + 1}`;
       await writeFile(join(folder(), `${file}.ts`), code);
       await typecheck(`${file}.ts`);
       const { outputText } = ts.transpileModule(code, { compilerOptions: { module: ts.ModuleKind.ESNext, target: ts.ScriptTarget.ES2022 } });

@@ -30,7 +30,7 @@ export function childEnvironment(extra = {}) {
 /** Runs `command`, its output going to the phase's log. Resolves to `{ status, log, text }`; `progress(line)` hears every line. */
 export function runLogged(name, command, options = {}) {
   mkdirSync(join(cache, 'logs'), { recursive: true });
-  const log = join(cache, 'logs', `${name.replaceAll(/[^\w.-]+/g, '-')}.log`);
+  const log = join(cache, 'logs', `${name.replaceAll(/[^\w.-]+/g, ' ').trim().replaceAll(' ', '-')}.log`);
   const file = openSync(log, 'w');
   const [program, ...args] = command;
   return new Promise((resolve) => {

@@ -25,7 +25,7 @@ export async function check(tally, name, command, options = {}) {
 
 /** The vitest cases of one folder (relative to the root), in this Node. A run that ends without a report counts as one failure. Never throws. */
 export async function vitest(tally, name, folder, options = {}) {
-  const report = join(cache, 'logs', `tally-${name.replaceAll(/[^\w.-]+/g, '-')}.json`);
+  const report = join(cache, 'logs', `tally-${name.replaceAll(/[^\w.-]+/g, ' ').trim().replaceAll(' ', '-')}.json`);
   rmSync(report, { force: true });
   try {
     await phase(name, async (say) => {
