@@ -1,9 +1,10 @@
 // A run, opened: data tokenized, memory planned, weights in place. What the loop needs, what a screen shows, what a checkpoint saves.
 import { createHash } from 'node:crypto';
+import { join } from 'node:path';
 import type { Dataset, Source, Steps, Tokenizer } from '@lomo/data';
 import { openDataset, openTokenizer } from '@lomo/data';
 import type { Files, ModelFamily } from '@lomo/models';
-import { builtInFamilies, familyOf, generate, initialise, loadWeights, nodeFiles, readConfig } from '@lomo/models';
+import { builtInFamilies, familyOf, generate, initialise, loadWeights, nodeFiles, readConfig, writeWhole } from '@lomo/models';
 import { adalomo, adamw, lomo, schedule, sgd } from '@lomo/optim';
 import type { Rule } from '@lomo/optim';
 import type { MemoryPlan, Program, StepInput, StepResult } from '@lomo/parallel';
@@ -156,6 +157,21 @@ export class Session implements Course {
     };
     const { model_name_or_path: from, save_total_limit: keep } = this.config;
     return saveCheckpoint(this.assembly, this.root, { from, keep, best: this.bestStep, state, files: this.files });
+  }
+
+  /** Makes the output folder and proves that a checkpoint can be written there. Throws FileError or DiskFull before anything is trained. */
+  async probe(): Promise<void> {
+    const { files, root } = this;
+    const path = join(root, '.probe');
+    await files.makeFolder(root);
+    await writeWhole(files, path, new TextEncoder().encode('lomo'));
+    await files.remove(path);
+    const { live: state } = this.assembly.device.arena.usage.state;
+    const needed = this.assembly.device.arena.usage.weights.live + state;
+    const free = await files.freeBytes(root);
+    if (free < needed) {
+      throw new LomoError('DiskFull', `${root}: a checkpoint needs ${needed} bytes, ${free} are free; free space or choose another output_dir`, { path: root, needed, free });
+    }
   }
 
   /** Notes an evaluation; true when it is the best so far. */

@@ -1,10 +1,10 @@
 // What train, resume and quickstart share: a session opened and shown on one screen, a run driven to its end.
-import { appendFile, mkdir } from 'node:fs/promises';
+import { appendFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe } from '@lomo/data';
 import type { FitEvent, ParsedRun, Session } from '@lomo/trainer';
 import { fit, listCheckpoints, openSession } from '@lomo/trainer';
-import { LomoError, categories } from '@lomo/tensor';
+import { categories } from '@lomo/tensor';
 import { freeMemory, openBackend } from '../backends.ts';
 import { loadPlugins } from '../plugins.ts';
 import type { Screen } from '../screen.ts';
@@ -66,9 +66,7 @@ export async function resumeRun(session: Session, screen: Screen): Promise<void>
 /** Trains to the end or the abort; shows every step, keeps metrics.jsonl. Returns the last checkpoint's folder, if one was written. */
 export async function driveRun(session: Session, screen: Screen, signal: AbortSignal): Promise<string | null> {
   const { config } = session;
-  await mkdir(session.root, { recursive: true }).catch((error: NodeJS.ErrnoException) => {
-    throw new LomoError('FileError', `${session.root}: cannot be made (${error.code ?? error.message}); choose another output_dir`, { path: session.root }, error);
-  });
+  await session.probe();
   const metrics = join(session.root, 'metrics.jsonl');
   const [start, first] = [performance.now(), session.done];
   let tokensPerSecond = 0;

@@ -4,6 +4,9 @@ import { onInterrupt } from '../interrupt.ts';
 import { screen as openScreen } from '../screen.ts';
 import { driveRun, openRun, resumeRun, showSession } from './run.ts';
 
+/** Exit code of a run that was stopped and saved: what a shell gives SIGINT. */
+const interruptedCode = 130;
+
 /** Trains `path` with `overrides` on top of its settings; resumes from the newest checkpoint of its output folder unless told not to. */
 export async function train(path: string, overrides: Readonly<Record<string, unknown>>): Promise<void> {
   const screen = openScreen();
@@ -27,6 +30,7 @@ export async function train(path: string, overrides: Readonly<Record<string, unk
       screen.line(`\n  ${stopped ? `stopped at step ${session.done} of ${session.steps}, saved` : 'done, the model is'} ${saved}`);
       screen.line(`  next: ${stopped ? `lomo train ${path}` : `lomo generate ${saved} --prompt "..."`}`);
     }
+    if (interrupt.signal.aborted) process.exitCode = interruptedCode;
   } finally {
     await session.close();
   }

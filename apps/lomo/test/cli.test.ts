@@ -1,0 +1,164 @@
+// The command line as a person meets it: the built `lomo`, in processes of its own.
+import { spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { beforeAll, describe, expect, test } from 'vitest';
+import { dataFile, modelFolder } from '../../../packages/trainer/test/tiny.ts';
+
+const cli = fileURLToPath(new URL('../dist/cli.js', import.meta.url));
+
+interface Outcome {
+  readonly code: number | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** Runs `lomo args`; `onOutput` sees everything printed so far and may send signals. */
+function lomo(args: readonly string[], options: { cwd?: string; onOutput?: (text: string, kill: (signal: NodeJS.Signals) => void) => void } = {}): Promise<Outcome> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, [cli, ...args], { cwd: options.cwd ?? tmpdir(), stdio: ['ignore', 'pipe', 'pipe'] });
+    let [out, err] = ['', ''];
+    child.stdout.on('data', (data: Buffer) => {
+      out += data.toString();
+      options.onOutput?.(out, (signal) => child.kill(signal));
+    });
+    child.stderr.on('data', (data: Buffer) => (err += data.toString()));
+    child.on('error', reject);
+    child.on('close', (code) => resolve({ code, out, err }));
+  });
+}
+
+function runFile(settings: Readonly<Record<string, unknown>> = {}): { folder: string; path: string } {
+  const folder = mkdtempSync(join(tmpdir(), 'lomo-cli-'));
+  const lines = {
+    model_name_or_path: modelFolder(), init: 'random', datasets: [{ path: dataFile() }], max_seq_length: 16, per_device_train_batch_size: 4,
+    gradient_accumulation_steps: 1, max_steps: 8, optim: 'lomo', learning_rate: 0.1, clip_mode: 'none', threads: 1, ...settings,
+  };
+  const path = join(folder, 'run.yaml');
+  writeFileSync(path, Object.entries(lines).map(([key, value]) => `${key}: ${JSON.stringify(value)}`).join('\n'));
+  return { folder, path };
+}
+
+beforeAll(() => {
+  if (!existsSync(cli)) throw new Error(`${cli} is not there: build first (pnpm turbo run build --filter=lomo...)`);
+});
+
+test('--help lists the verbs', async () => {
+  const { code, out } = await lomo(['--help']);
+  expect(code).toBe(0);
+  for (const verb of ['quickstart', 'train', 'resume', 'eval', 'generate', 'plan', 'doctor']) expect(out).toMatch(new RegExp(`^  ${verb} `, 'm'));
+});
+
+describe('bad input', () => {
+  test('an unknown key: path, line, did-you-mean', async () => {
+    const { path } = runFile({ lerning_rate: 1 });
+    const { code, err } = await lomo(['train', path]);
+    expect(code).toBe(1);
+    const line = readFileSync(path, 'utf8').split('\n').findIndex((text) => text.startsWith('lerning_rate')) + 1;
+    expect(err).toContain(`${path}:${line}: unknown key 'lerning_rate'; did you mean 'learning_rate'?`);
+    expect(err).not.toContain('    at ');
+  });
+  test('YAML that is none: path and line', async () => {
+    const { path } = runFile();
+    writeFileSync(path, 'model: m\n  data: [\n');
+    const { code, err } = await lomo(['train', path]);
+    expect(code).toBe(1);
+    expect(err).toMatch(new RegExp(`${path}:\\d: `));
+  });
+  test('a model folder without weights', async () => {
+    const { path } = runFile({ init: 'pretrained' });
+    const { code, err } = await lomo(['train', path]);
+    expect(code).toBe(1);
+    expect(err).toMatch(/lomo: .*model\.safetensors/s);
+  });
+  test('a bad JSON line: file:line', async () => {
+    const data = dataFile();
+    writeFileSync(data, `${readFileSync(data, 'utf8').split('\n').slice(0, 3).join('\n')}\n{"prompt": oops}\n`);
+    const { code, err } = await lomo(['train', runFile({ datasets: [{ path: data }] }).path]);
+    expect(code).toBe(1);
+    expect(err).toContain(`${data}:4`);
+  });
+  test('an output folder that cannot be written: before step 1, with path and errno', async () => {
+    const { path } = runFile();
+    const { code, out, err } = await lomo(['train', path, '--output-dir', join(path, 'inside-a-file')]);
+    expect(code).toBe(1);
+    expect(err).toMatch(/inside-a-file: ENOTDIR/);
+    expect(out).not.toMatch(/step +1\//);
+  });
+  test('a setting on the command line is checked like one in the file', async () => {
+    const { code, err } = await lomo(['train', runFile().path, '--max-steps', 'many']);
+    expect(code).toBe(1);
+    expect(err).toContain('command line: max_steps');
+  });
+});
+
+test('train writes metrics and a model that generate and eval open', async () => {
+  const { folder, path } = runFile();
+  const trained = await lomo(['train', path], { cwd: folder });
+  expect(trained.err).toBe('');
+  expect(trained.code).toBe(0);
+  const model = join(folder, 'runs/run/step-000008');
+  const lines = readFileSync(join(folder, 'runs/run/metrics.jsonl'), 'utf8').trim().split('\n').map((line) => JSON.parse(line) as { kind: string; loss: number });
+  expect(lines.filter(({ kind }) => kind === 'step')).toHaveLength(8);
+  expect(trained.out).toContain('next: lomo generate runs/run/step-000008');
+  const written = await lomo(['generate', model, '--prompt', 'a d', '--max-new-tokens', '4', '--threads', '1']);
+  expect(written.err).toBe('');
+  expect(written.out.startsWith('a d')).toBe(true);
+  const data = /datasets: \[\{"path":"(.*?)"/.exec(readFileSync(path, 'utf8'))![1]!;
+  const judged = await lomo(['eval', model, '--data', data, '--max-seq-length', '16', '--samples', '5', '--threads', '1', '--json']);
+  expect(JSON.parse(judged.out)).toMatchObject({ completions: 5, loss: expect.closeTo(lines.findLast(({ kind }) => kind === 'step')!.loss, 0) as number });
+});
+
+describe('Ctrl-C', () => {
+  test('saves and exits; the next run goes on', async () => {
+    const { folder, path } = runFile({ max_steps: 100_000 });
+    let sent = false;
+    const stopped = await lomo(['train', path], {
+      cwd: folder,
+      onOutput: (text, kill) => {
+        if (sent || !text.includes('step ')) return;
+        if (!/step +\d+\/100000/.test(text)) return;
+        sent = true;
+        kill('SIGINT');
+      },
+    });
+    expect(stopped.code).toBe(130);
+    const [saved] = readdirSync(join(folder, 'runs/run')).filter((name) => /^step-\d+$/.test(name));
+    const step = Number(saved!.slice(5));
+    expect(stopped.out).toContain(`stopped at step ${step} of 100000`);
+    const resumed = await lomo(['train', path], { cwd: folder, onOutput: (text, kill) => void (text.includes('resuming from') && /step +\d+\/100000/.test(text) && kill('SIGTERM')) });
+    expect(resumed.out).toContain(`step ${step} of 100000 is done`);
+  });
+
+  test('a second one exits at once', async () => {
+    const { folder, path } = runFile({ max_steps: 100_000, per_device_train_batch_size: 512, threads: 1 });
+    let sent = 0;
+    const { code } = await lomo(['train', path], {
+      cwd: folder,
+      onOutput: (text, kill) => {
+        if ((sent === 0 && text.includes('sample ')) || (sent === 1 && text.includes('once more to stop at once'))) {
+          sent++;
+          kill('SIGINT');
+        }
+      },
+    });
+    expect(sent).toBe(2);
+    expect(code).toBe(130);
+    expect(existsSync(join(folder, 'runs/run/metrics.jsonl'))).toBe(false);
+  });
+});
+
+test('from process start to the first finished step: at most 1.5 s', async () => {
+  const seconds: number[] = [];
+  // The best of three: a busy machine can only make it slower.
+  for (let i = 0; i < 3; i++) {
+    const { folder, path } = runFile({ max_steps: 1 });
+    const start = Date.now();
+    await lomo(['train', path], { cwd: folder });
+    const first = JSON.parse(readFileSync(join(folder, 'runs/run/metrics.jsonl'), 'utf8').split('\n')[0]!) as { time: string };
+    seconds.push((Date.parse(first.time) - start) / 1000);
+  }
+  expect(Math.min(...seconds)).toBeLessThan(1.5);
+});
