@@ -40,7 +40,7 @@ export function randomStream(seed) {
 /** The four kinds of fact. `put`: who put which thing of which colour where; `got`: who got it; `count`: who has how many; `went`: who is where. */
 export const kinds = ['put', 'got', 'count', 'went'];
 
-/** `n` facts about different people, things, places, colours and goods, so that every question about one of them has one answer. `kindsOf[i]` is the kind of fact i. */
+/** `n` facts about different people, things, places, colours and goods, so that every question about one of them has one answer. `verb` is which of three words tells it. `kindsOf[i]` is the kind of fact i. */
 export function drawFacts(random, kindsOf) {
   const who = random.shuffle(people);
   const thing = random.shuffle(things);
@@ -48,16 +48,16 @@ export function drawFacts(random, kindsOf) {
   const colour = random.shuffle(colours);
   const number = random.shuffle(numbers);
   const good = random.shuffle(goods);
-  return kindsOf.map((kind, i) => ({ kind, who: who[i], thing: thing[i], place: place[i], colour: colour[i], number: number[i], good: good[i] }));
+  return kindsOf.map((kind, i) => ({ kind, who: who[i], thing: thing[i], place: place[i], colour: colour[i], number: number[i], good: good[i], verb: random.below(3) }));
 }
 
 /** The sentence that states a fact, the same in stories and in prompts. */
-export function state(random, f) {
+export function state(f) {
   switch (f.kind) {
-    case 'put': return `${f.who} ${random.pick(['put', 'left', 'hid'])} the ${f.colour} ${f.thing} in the ${f.place}.`;
-    case 'got': return `${f.who} ${random.pick(['found', 'bought', 'got'])} a ${f.colour} ${f.thing}.`;
+    case 'put': return `${f.who} ${['put', 'left', 'hid'][f.verb]} the ${f.colour} ${f.thing} in the ${f.place}.`;
+    case 'got': return `${f.who} ${['found', 'bought', 'got'][f.verb]} a ${f.colour} ${f.thing}.`;
     case 'count': return `${f.who} had ${f.number} ${f.good}.`;
-    case 'went': return `${f.who} ${random.pick(['went', 'ran', 'walked'])} to the ${f.place}.`;
+    case 'went': return `${f.who} ${['went', 'ran', 'walked'][f.verb]} to the ${f.place}.`;
     default: throw new Error(`world: unknown kind of fact '${f.kind}'; use one of ${kinds.join(', ')}`);
   }
 }
@@ -96,6 +96,11 @@ export function retell(random, f, other) {
     ]);
     default: throw new Error(`world: unknown kind of fact '${f.kind}'; use one of ${kinds.join(', ')}`);
   }
+}
+
+/** The fact in the same words again. A model learns to copy from these first, and to look up from the other sentences after that. */
+export function repeat(random, f, other) {
+  return random.pick([`${other} said that ${state(f)}`, `Yes, ${state(f)}`, `"${state(f)}" said ${other}.`, `So ${state(f)}`]);
 }
 
 /** A sentence of a story that tells nothing about its facts. */
