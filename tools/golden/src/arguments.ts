@@ -1,0 +1,48 @@
+// The command line: `pnpm golden [FOLDER...] [--backend reference|cpu] [--steps N] [--models DIR] [--json]`.
+import { parseArgs } from 'node:util';
+import type { BackendName } from './engine.ts';
+
+/** What was asked for. */
+export interface Arguments {
+  /** As given; none: the default folder. */
+  readonly folders: readonly string[];
+  readonly backend: BackendName;
+  readonly steps: number;
+  readonly models: readonly string[];
+  readonly json: boolean;
+  readonly help: boolean;
+}
+
+/** One screen of help. */
+export const usage = `pnpm golden [FOLDER...] [--backend reference|cpu] [--steps N] [--models DIR] [--json]
+
+Checks this workspace's numbers against folders of golden values (format: README of ../shared/golden, the default folder).
+
+  --backend cpu        everything, in float32: 4 times the file's own float32_distance (the default)
+  --backend reference  in float64, to 1e-7 of a tensor's largest value; slow, so one update of each trajectory
+  --steps N            at most N updates of each trajectory
+  --models DIR         a folder with models or tokenizers, by name, besides those next to FOLDER; may be repeated
+  --json               one JSON object instead of the table
+
+Ends with status 0 when every bar was held, 1 when one was missed, 2 when nothing could be checked.
+`;
+
+/** Parses `argv` (without node and script). Throws an Error with one sentence for what it does not understand. */
+export function parseArguments(argv: readonly string[]): Arguments {
+  const { values, positionals } = parseArgs({
+    args: argv.filter((word) => word !== '--'),
+    allowPositionals: true,
+    options: {
+      backend: { type: 'string', default: 'cpu' },
+      steps: { type: 'string' },
+      models: { type: 'string', multiple: true, default: [] },
+      json: { type: 'boolean', default: false },
+      help: { type: 'boolean', short: 'h', default: false },
+    },
+  });
+  const { backend } = values;
+  if (backend !== 'cpu' && backend !== 'reference') throw new Error(`--backend ${backend}: expected cpu or reference`);
+  const steps = values.steps === undefined ? (backend === 'reference' ? 1 : Infinity) : Number(values.steps);
+  if (values.steps !== undefined && (!Number.isInteger(steps) || steps < 1)) throw new Error(`--steps ${values.steps}: expected a whole number from 1`);
+  return { folders: positionals, backend, steps, models: values.models, json: values.json, help: values.help };
+}
