@@ -10,25 +10,35 @@
 
 namespace lomo::LOMO_ISA {
 
-// What one thread works in. Blocks called _t have rows in their lanes.
-struct BackwardSpace {
-  float *q, *dout;          // [64, padded]
-  float *q_t, *dout_t;      // [padded, 64]
-  float *dq_t;              // [padded, 64]
-  float *k, *v;             // [64, padded]
-  float *p_t, *ds_t;        // [keys 64, 64]
+// A row block on its way over the keys. Blocks called _t have rows in their lanes.
+struct Return {
+  RowBlock rows;
+  float *q, *dout;               // [64, padded]
+  float *q_t, *dout_t, *dq_t;    // [padded, 64]
   float *lse2, *inner, *factor;  // [64]: lse in powers of two, sum of o times its gradient, scale
   Sight* sight;
-  float *dk, *dv;           // [keys of a segment, padded] in one pass, [64, padded] in two
 };
+// What one thread works in.
+struct BackwardSpace {
+  float *k, *v;      // [64, padded]
+  float *p_t, *ds_t; // [keys 64, 64]
+  float *dk, *dv;    // [keys of a segment, padded] in one pass, [64, padded] in two
+  Return row[largest_span];
+};
+// Row blocks side by side: as many as fit a second-level cache of 1 MiB beside the rest.
+inline std::int64_t backward_span(const Attention& a) { return a.padded <= 64 ? largest_span : a.padded <= 128 ? 2 : 1; }
 inline BackwardSpace backward_space(const Attention& a, std::int64_t sum_keys, Cutter& cut) {
   const std::int64_t block = block_rows * a.padded, scores = block_keys * block_rows;
-  BackwardSpace w;
-  for (float** p : {&w.q, &w.dout, &w.q_t, &w.dout_t, &w.dq_t, &w.k, &w.v}) *p = cut.take<float>(block);
+  BackwardSpace w{};
+  for (float** p : {&w.k, &w.v}) *p = cut.take<float>(block);
   for (float** p : {&w.p_t, &w.ds_t}) *p = cut.take<float>(scores);
-  for (float** p : {&w.lse2, &w.inner, &w.factor}) *p = cut.take<float>(block_rows);
-  w.sight = cut.take<Sight>(1);
   for (float** p : {&w.dk, &w.dv}) *p = cut.take<float>(sum_keys * a.padded);
+  for (std::int64_t i = 0; i < backward_span(a); ++i) {
+    Return& x = w.row[i];
+    for (float** p : {&x.q, &x.dout, &x.q_t, &x.dout_t, &x.dq_t}) *p = cut.take<float>(block);
+    for (float** p : {&x.lse2, &x.inner, &x.factor}) *p = cut.take<float>(block_rows);
+    x.sight = cut.take<Sight>(1);
+  }
   return w;
 }
 
@@ -40,7 +50,8 @@ template <class T> struct BackwardData {
 };
 
 // Everything about a row block that does not depend on the keys.
-template <class T> void prepare_rows(const Attention& a, const RowBlock& rows, const BackwardSpace& w, const BackwardData<T>& x) {
+template <class T> void prepare_rows(const Attention& a, const Return& w, const BackwardData<T>& x) {
+  const RowBlock& rows = w.rows;
   const std::int64_t n = rows.vectors * lanes;
   pack_rows(a, rows, x.q, 1.0f, w.q);
   pack_rows(a, rows, x.dout, 1.0f, w.dout);
@@ -63,14 +74,14 @@ template <class T> void prepare_rows(const Attention& a, const RowBlock& rows, c
 }
 
 // Scores and products of one run become weights p and gradients of scores ds, both 0 where a row does not see a key.
-inline void differentiate(const BackwardSpace& w, const Run& run, std::int64_t begin, const Slope& slope) {
+inline void differentiate(const Return& w, float* p_t, float* ds_t, const Run& run, std::int64_t begin, const Slope& slope) {
   const f32x16 zero(0.0f), steepness(slope.steepness), sign(slope.sign);
   for (std::int64_t v = run.first; v < run.last; ++v) {
     const f32x16 lse2 = load(w.lse2 + v * lanes), inner = load(w.inner + v * lanes), s_factor = steepness * sign;
     const bool all = w.sight->sees_all(v, run.begin, run.end);
     for (std::int64_t j = run.begin; j < run.end; ++j) {
-      float* p_at = w.p_t + (j - begin) * block_rows + v * lanes;
-      float* ds_at = w.ds_t + (j - begin) * block_rows + v * lanes;
+      float* p_at = p_t + (j - begin) * block_rows + v * lanes;
+      float* ds_at = ds_t + (j - begin) * block_rows + v * lanes;
       f32x16 p = exp2_small(fma(load(p_at), s_factor, -lse2));
       f32x16 ds = p * (load(ds_at) - inner);
       if (!all) {
@@ -84,45 +95,55 @@ inline void differentiate(const BackwardSpace& w, const Run& run, std::int64_t b
   }
 }
 
-// One row block beside keys begin .. end: adds to dq_t, and to dk, dv (their rows of key `begin`), each unless not wanted.
-template <class T>
-void differentiate_block(const Attention& a, const RowBlock& rows, const BackwardSpace& w, const BackwardData<T>& x, std::int64_t begin, std::int64_t end, bool want_dq, float* dk,
-                         float* dv) {
+inline void clear_floats(float* p, std::int64_t count) { std::memset(p, 0, static_cast<std::size_t>(count) * sizeof(float)); }
+
+// One row block beside keys begin .. end, packed in k and v: adds to dq_t where wanted, and to dk, dv (their rows of key `begin`) unless null.
+inline void differentiate_block(const Attention& a, const Return& w, const BackwardSpace& space, std::int64_t begin, std::int64_t end, bool want_dq, float* dk, float* dv) {
   const Slope slope = slope_of(a.scale);
-  const Runs runs = runs_of(rows, *w.sight, begin, end);
-  if (runs.count == 0) return;
-  pack_keys(a, rows, x.k, begin, end, w.k);
-  pack_keys(a, rows, x.v, begin, end, w.v);
+  const Runs runs = runs_of(w.rows, *w.sight, begin, end);
   const std::int64_t whole = ceil_div(a.dim, width) * width;
   for (int r = 0; r < runs.count; ++r) {
     const Run& run = runs.run[r];
     const std::int64_t at = run.begin - begin, keys = run.end - run.begin, lane0 = run.first * lanes, n = (run.last - run.first) * lanes;
-    const std::int64_t scores = at * block_rows + lane0, real = smaller(n, rows.count - lane0);
-    product<Stored::rows>(keys, n, a.dim, {w.k + at * a.padded, a.padded, w.q_t + lane0, block_rows}, {w.p_t + scores, block_rows, Begin::zero, nullptr});
-    product<Stored::rows>(keys, n, a.dim, {w.v + at * a.padded, a.padded, w.dout_t + lane0, block_rows}, {w.ds_t + scores, block_rows, Begin::zero, nullptr});
-    differentiate(w, run, begin, slope);
-    if (want_dq)
-      product<Stored::columns>(a.dim, n, keys, {w.k + at * a.padded, a.padded, w.ds_t + scores, block_rows}, {w.dq_t + lane0, block_rows, Begin::sum, nullptr});
-    if (dk != nullptr) {
-      product<Stored::rows>(keys, whole, real, {w.p_t + scores, block_rows, w.dout + lane0 * a.padded, a.padded}, {dv + at * a.padded, a.padded, Begin::sum, nullptr});
-      product<Stored::rows>(keys, whole, real, {w.ds_t + scores, block_rows, w.q + lane0 * a.padded, a.padded}, {dk + at * a.padded, a.padded, Begin::sum, nullptr});
-    }
+    const std::int64_t real = smaller(n, w.rows.count - lane0);
+    float *p_t = space.p_t + at * block_rows + lane0, *ds_t = space.ds_t + at * block_rows + lane0;
+    const float *k = space.k + at * a.padded, *v = space.v + at * a.padded;
+    product<Stored::rows>(keys, n, a.dim, {k, a.padded, w.q_t + lane0, block_rows}, {p_t, block_rows, Begin::zero, nullptr});
+    product<Stored::rows>(keys, n, a.dim, {v, a.padded, w.dout_t + lane0, block_rows}, {ds_t, block_rows, Begin::zero, nullptr});
+    differentiate(w, space.p_t, space.ds_t, run, begin, slope);
+    if (want_dq) product<Stored::columns>(a.dim, n, keys, {k, a.padded, ds_t, block_rows}, {w.dq_t + lane0, block_rows, Begin::sum, nullptr});
+    if (dk == nullptr) continue;
+    product<Stored::rows>(keys, whole, real, {p_t, block_rows, w.dout + lane0 * a.padded, a.padded}, {dv + at * a.padded, a.padded, Begin::sum, nullptr});
+    product<Stored::rows>(keys, whole, real, {ds_t, block_rows, w.q + lane0 * a.padded, a.padded}, {dk + at * a.padded, a.padded, Begin::sum, nullptr});
   }
 }
 
-inline void clear_floats(float* p, std::int64_t count) { std::memset(p, 0, static_cast<std::size_t>(count) * sizeof(float)); }
-
-// All key blocks for one row block, in ascending order; writes dq.
+// Row blocks first .. first + count side by side over all their key blocks, in ascending order; writes their dq, and adds to dk and dv of
+// the segment where wanted.
 template <class T>
-void differentiate_rows(const Attention& a, const RowBlock& rows, const BackwardSpace& w, const BackwardData<T>& x, bool want_keys) {
-  const std::int64_t n = rows.vectors * lanes;
-  prepare_rows(a, rows, w, x);
-  clear_floats(w.dq_t, a.padded * block_rows);
-  const std::int64_t last = w.sight->high[n - 1] + 1;
-  for (std::int64_t begin = w.sight->low[0] / block_keys * block_keys; begin < last; begin += block_keys)
-    differentiate_block(a, rows, w, x, begin, smaller(rows.segment.keys, begin + block_keys), true, want_keys ? w.dk + begin * a.padded : nullptr, want_keys ? w.dv + begin * a.padded : nullptr);
-  transpose(a.padded, n, w.dq_t, block_rows, w.q, a.padded);
-  unpack_rows(a, rows, w.q, w.factor, x.dq);
+void differentiate_rows(const Attention& a, const Segment& segment, std::int64_t group, std::int64_t first, std::int64_t count, BackwardSpace& w, const BackwardData<T>& x,
+                        bool want_keys) {
+  std::int64_t begin = segment.keys, last = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    Return& row = w.row[i];
+    row.rows = row_block(a, segment, group, first + i);
+    prepare_rows(a, row, x);
+    clear_floats(row.dq_t, a.padded * block_rows);
+    begin = smaller<std::int64_t>(begin, row.sight->low[0]);
+    last = larger<std::int64_t>(last, row.sight->high[row.rows.vectors * lanes - 1] + 1);
+  }
+  for (begin = begin / block_keys * block_keys; begin < last; begin += block_keys) {
+    const std::int64_t end = smaller(segment.keys, begin + block_keys);
+    pack_keys(a, segment, group, x.k, begin, end, w.k);
+    pack_keys(a, segment, group, x.v, begin, end, w.v);
+    for (std::int64_t i = 0; i < count; ++i)
+      differentiate_block(a, w.row[i], w, begin, end, true, want_keys ? w.dk + begin * a.padded : nullptr, want_keys ? w.dv + begin * a.padded : nullptr);
+  }
+  for (std::int64_t i = 0; i < count; ++i) {
+    const Return& row = w.row[i];
+    transpose(a.padded, row.rows.vectors * lanes, row.dq_t, block_rows, row.q, a.padded);
+    unpack_rows(a, row.rows, row.q, row.factor, x.dq);
+  }
 }
 
 // Rows of sums [end - begin, padded] times `factor`, rounded into dx.
@@ -135,28 +156,30 @@ void unpack_keys(const Attention& a, const Segment& segment, std::int64_t group,
 }
 
 // One pass over a segment and group: five products a block.
-template <class T> void one_pass(const Attention& a, const Segment& segment, std::int64_t group, const BackwardSpace& w, const BackwardData<T>& x) {
+template <class T> void one_pass(const Attention& a, const Segment& segment, std::int64_t group, BackwardSpace& w, const BackwardData<T>& x) {
   clear_floats(w.dk, segment.keys * a.padded);
   clear_floats(w.dv, segment.keys * a.padded);
-  const std::int64_t blocks = ceil_div(segment.queries * a.heads_per_group, block_rows);
-  for (std::int64_t b = 0; b < blocks; ++b) differentiate_rows(a, row_block(a, segment, group, b), w, x, true);
+  const std::int64_t blocks = row_blocks(a, segment), span = backward_span(a);
+  for (std::int64_t b = 0; b < blocks; b += span) differentiate_rows(a, segment, group, b, smaller(span, blocks - b), w, x, true);
   unpack_keys(a, segment, group, 0, segment.keys, w.dk, static_cast<float>(a.scale), x.dk);
   unpack_keys(a, segment, group, 0, segment.keys, w.dv, 1.0f, x.dv);
 }
 
 // All row blocks for one key block, in ascending order; writes its dk and dv.
 template <class T>
-void differentiate_keys(const Attention& a, const Segment& segment, std::int64_t group, std::int64_t block, const BackwardSpace& w, const BackwardData<T>& x) {
+void differentiate_keys(const Attention& a, const Segment& segment, std::int64_t group, std::int64_t block, BackwardSpace& w, const BackwardData<T>& x) {
   const std::int64_t begin = block * block_keys, end = smaller(segment.keys, begin + block_keys);
   clear_floats(w.dk, (end - begin) * a.padded);
   clear_floats(w.dv, (end - begin) * a.padded);
-  const std::int64_t blocks = ceil_div(segment.queries * a.heads_per_group, block_rows);
-  for (std::int64_t b = 0; b < blocks; ++b) {
-    const RowBlock rows = row_block(a, segment, group, b);
-    look(a, rows, *w.sight);
-    if (w.sight->high[rows.vectors * lanes - 1] < begin || w.sight->low[0] >= end) continue;
-    prepare_rows(a, rows, w, x);
-    differentiate_block(a, rows, w, x, begin, end, false, w.dk, w.dv);
+  pack_keys(a, segment, group, x.k, begin, end, w.k);
+  pack_keys(a, segment, group, x.v, begin, end, w.v);
+  Return& row = w.row[0];
+  for (std::int64_t b = 0; b < row_blocks(a, segment); ++b) {
+    row.rows = row_block(a, segment, group, b);
+    look(a, row.rows, *row.sight);
+    if (row.sight->high[row.rows.vectors * lanes - 1] < begin || row.sight->low[0] >= end) continue;
+    prepare_rows(a, row, x);
+    differentiate_block(a, row, w, begin, end, false, w.dk, w.dv);
   }
   unpack_keys(a, segment, group, begin, end, w.dk, static_cast<float>(a.scale), x.dk);
   unpack_keys(a, segment, group, begin, end, w.dv, 1.0f, x.dv);
@@ -185,7 +208,8 @@ inline void attention_backward(const Call& call) {
   same_size(a.op, "dq", call.out(0).count(), count_q);
   same_size(a.op, "dk", call.out(1).count(), count_k);
   same_size(a.op, "dv", call.out(2).count(), count_k);
-  const Blocks blocks = blocks_of(a, call.workspace);
+  const std::int64_t span = backward_span(a);
+  const Blocks blocks = blocks_of(a, span, call.workspace);
   char* spaces = static_cast<char*>(call.workspace) + blocks_bytes(a);
   with_real(call.in(0).dtype, [&](auto* t) {
     using T = pointee<decltype(t)>;
@@ -195,7 +219,7 @@ inline void attention_backward(const Call& call) {
     clear_outside(x.dq, a.heads * a.dim, a.tokens, some ? a.cu_q[0] : 0, some ? a.cu_q[a.segments] : 0);
     clear_outside(x.dk, a.groups * a.dim, a.keys, some ? a.cu_k[0] : 0, some ? a.cu_k[a.segments] : 0);
     clear_outside(x.dv, a.groups * a.dim, a.keys, some ? a.cu_k[0] : 0, some ? a.cu_k[a.segments] : 0);
-    const std::int64_t key_tasks = blocks.keys[a.segments] * a.groups, row_tasks = blocks.rows[a.segments] * a.groups, whole_tasks = a.segments * a.groups;
+    const std::int64_t key_tasks = blocks.keys[a.segments] * a.groups, row_tasks = blocks.spans[a.segments] * a.groups, whole_tasks = a.segments * a.groups;
     const std::int64_t allowed = larger(1, call.threads), sums = sum_keys(a);
     // Two passes compute seven products a block, one pass five: worth it only where a thread would stand idle.
     const std::int64_t rounds = ceil_div(whole_tasks, allowed);
@@ -207,7 +231,7 @@ inline void attention_backward(const Call& call) {
       Cutter count(nullptr);
       backward_space(a, sums, count);
       Cutter cut(spaces + count.used() * static_cast<std::size_t>(omp_get_thread_num()));
-      const BackwardSpace w = backward_space(a, sums, cut);
+      BackwardSpace w = backward_space(a, sums, cut);
 #pragma omp for schedule(dynamic, 1)
       for (std::int64_t task = 0; task < tasks; ++task) {
         if (one) {
@@ -216,8 +240,10 @@ inline void attention_backward(const Call& call) {
           const std::int64_t block = task / a.groups, s = segment_holding(blocks.keys, a.segments, block);
           differentiate_keys(a, segment_of(a, s), task % a.groups, block - blocks.keys[s], w, x);
         } else {  // and late rows
-          const std::int64_t from_end = key_tasks + row_tasks - 1 - task, block = from_end / a.groups, s = segment_holding(blocks.rows, a.segments, block);
-          differentiate_rows(a, row_block(a, segment_of(a, s), from_end % a.groups, block - blocks.rows[s]), w, x, false);
+          const std::int64_t from_end = key_tasks + row_tasks - 1 - task, entry = from_end / a.groups, s = segment_holding(blocks.spans, a.segments, entry);
+          const Segment segment = segment_of(a, s);
+          const std::int64_t block = (entry - blocks.spans[s]) * span;
+          differentiate_rows(a, segment, from_end % a.groups, block, smaller(span, row_blocks(a, segment) - block), w, x, false);
         }
       }
     }

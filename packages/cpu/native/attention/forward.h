@@ -1,37 +1,46 @@
 // Attention forward: blocks of 64 query rows in vector lanes pass over blocks of 64 keys with a running maximum and sum.
 #pragma once
 
-#include <cmath>
 #include <limits>
 
 #include <omp.h>
 
-#include "rows.h"
+#include "few.h"
 
 namespace lomo::LOMO_ISA {
 
-// What one thread works in. Blocks called _t have rows in their lanes.
-struct ForwardSpace {
-  float* rows;     // [64, padded]
-  float* q_t;      // [padded, 64]
-  float* o_t;      // [padded, 64]
-  float* k;        // [64, padded]
-  float* v;        // [64, padded]
-  float* s_t;      // [keys 64, 64]
+// A row block on its way over the keys. Blocks called _t have rows in their lanes.
+struct Passage {
+  RowBlock rows;
+  float *q_t, *o_t;                 // [padded, 64]
   float *top, *base, *mass, *fade;  // [64]: running maximum, the exponent subtracted, running sum, factor of older sums
   Sight* sight;
 };
+// What one thread works in.
+struct ForwardSpace {
+  float *rows, *k, *v;  // [64, padded]
+  float* s_t;           // [keys 64, 64]
+  Passage passage[largest_span];
+};
+inline std::int64_t forward_span(const Attention& a) { return a.padded <= 128 ? largest_span : largest_span / 2; }
 inline ForwardSpace forward_space(const Attention& a, Cutter& cut) {
-  const std::int64_t block = block_rows * a.padded;
-  return {cut.take<float>(block), cut.take<float>(block), cut.take<float>(block), cut.take<float>(block), cut.take<float>(block), cut.take<float>(block_keys * block_rows),
-          cut.take<float>(block_rows), cut.take<float>(block_rows), cut.take<float>(block_rows), cut.take<float>(block_rows), cut.take<Sight>(1)};
+  ForwardSpace w{};
+  for (float** p : {&w.rows, &w.k, &w.v}) *p = cut.take<float>(block_rows * a.padded);
+  w.s_t = cut.take<float>(block_keys * block_rows);
+  for (std::int64_t i = 0; i < forward_span(a); ++i) {
+    Passage& x = w.passage[i];
+    for (float** p : {&x.q_t, &x.o_t}) *p = cut.take<float>(block_rows * a.padded);
+    for (float** p : {&x.top, &x.base, &x.mass, &x.fade}) *p = cut.take<float>(block_rows);
+    x.sight = cut.take<Sight>(1);
+  }
+  return w;
 }
 
 // Scores of keys [begin, end) become weights relative to the new maximum; top, base, mass and fade follow.
-inline void weigh(const ForwardSpace& w, const Runs& runs, std::int64_t begin, std::int64_t vectors, float steepness) {
+inline void weigh(const Passage& w, float* s_t, const Runs& runs, std::int64_t begin, float steepness) {
   const f32x16 nothing(-std::numeric_limits<float>::infinity());
-  for (std::int64_t v = 0; v < vectors; ++v) {
-    float* s = w.s_t + v * lanes;
+  for (std::int64_t v = 0; v < w.rows.vectors; ++v) {
+    float* s = s_t + v * lanes;
     const f32x16 before = load(w.top + v * lanes);
     f32x16 top = before;
     for (int r = 0; r < runs.count; ++r) {
@@ -67,12 +76,11 @@ inline void weigh(const ForwardSpace& w, const Runs& runs, std::int64_t begin, s
   }
 }
 
-template <class T> void attend(const Attention& a, const RowBlock& rows, const ForwardSpace& w, const T* q, const T* k, const T* v, T* o, float* lse) {
-  const std::int64_t n = rows.vectors * lanes;
-  const Slope slope = slope_of(a.scale);
-  pack_rows(a, rows, q, slope.sign, w.rows);
-  transpose(n, a.padded, w.rows, a.padded, w.q_t, block_rows);
-  look(a, rows, *w.sight);
+template <class T> void begin_passage(const Attention& a, const Passage& w, const T* q, float* rows) {
+  const std::int64_t n = w.rows.vectors * lanes;
+  pack_rows(a, w.rows, q, slope_of(a.scale).sign, rows);
+  transpose(n, a.padded, rows, a.padded, w.q_t, block_rows);
+  look(a, w.rows, *w.sight);
   for (std::int64_t i = 0; i < n; i += lanes) {
     store(w.top + i, f32x16(-std::numeric_limits<float>::infinity()));
     store(w.base + i, f32x16(0.0f));
@@ -80,41 +88,59 @@ template <class T> void attend(const Attention& a, const RowBlock& rows, const F
   }
   for (std::int64_t j = 0; j < a.padded; ++j)
     for (std::int64_t i = 0; i < n; i += lanes) store(w.o_t + j * block_rows + i, f32x16(0.0f));
+}
 
-  const std::int64_t last = w.sight->high[n - 1] + 1;
-  for (std::int64_t begin = w.sight->low[0]; begin < last;) {
-    const std::int64_t end = smaller(last, (begin / block_keys + 1) * block_keys);
-    const Runs runs = runs_of(rows, *w.sight, begin, end);
-    pack_keys(a, rows, k, begin, end, w.k);
-    for (int r = 0; r < runs.count; ++r) {
-      const Run& run = runs.run[r];
-      const std::int64_t at = run.begin - begin, lane0 = run.first * lanes;
-      product<Stored::rows>(run.end - run.begin, (run.last - run.first) * lanes, a.dim, {w.k + at * a.padded, a.padded, w.q_t + lane0, block_rows},
-                            {w.s_t + at * block_rows + lane0, block_rows, Begin::zero, nullptr});
-    }
-    weigh(w, runs, begin, rows.vectors, slope.steepness);
-    pack_keys(a, rows, v, begin, end, w.v);
-    const bool whole = runs.count == 1 && runs.run[0].first == 0 && runs.run[0].last == rows.vectors;
-    if (!whole)
-      for (std::int64_t j = 0; j < a.dim; ++j)
-        for (std::int64_t i = 0; i < n; i += lanes) store(w.o_t + j * block_rows + i, load(w.o_t + j * block_rows + i) * load(w.fade + i));
-    for (int r = 0; r < runs.count; ++r) {
-      const Run& run = runs.run[r];
-      const std::int64_t at = run.begin - begin, lane0 = run.first * lanes;
-      product<Stored::columns>(a.dim, (run.last - run.first) * lanes, run.end - run.begin, {w.v + at * a.padded, a.padded, w.s_t + at * block_rows + lane0, block_rows},
-                               {w.o_t + lane0, block_rows, whole ? Begin::scaled : Begin::sum, w.fade + lane0});
-    }
-    begin = end;
+// One block of keys, packed in k and v: [end - begin, padded].
+inline void pass_keys(const Attention& a, const Passage& w, std::int64_t begin, std::int64_t end, const ForwardSpace& space) {
+  const Runs runs = runs_of(w.rows, *w.sight, begin, end);
+  if (runs.count == 0) return;
+  float* s_t = space.s_t;
+  for (int r = 0; r < runs.count; ++r) {
+    const Run& run = runs.run[r];
+    const std::int64_t at = run.begin - begin, lane0 = run.first * lanes;
+    product<Stored::rows>(run.end - run.begin, (run.last - run.first) * lanes, a.dim, {space.k + at * a.padded, a.padded, w.q_t + lane0, block_rows},
+                          {s_t + at * block_rows + lane0, block_rows, Begin::zero, nullptr});
   }
+  weigh(w, s_t, runs, begin, slope_of(a.scale).steepness);
+  const bool whole = runs.count == 1 && runs.run[0].first == 0 && runs.run[0].last == w.rows.vectors;
+  if (!whole)
+    for (std::int64_t j = 0; j < a.dim; ++j)
+      for (std::int64_t i = 0; i < w.rows.vectors * lanes; i += lanes) store(w.o_t + j * block_rows + i, load(w.o_t + j * block_rows + i) * load(w.fade + i));
+  for (int r = 0; r < runs.count; ++r) {
+    const Run& run = runs.run[r];
+    const std::int64_t at = run.begin - begin, lane0 = run.first * lanes;
+    product<Stored::columns>(a.dim, (run.last - run.first) * lanes, run.end - run.begin, {space.v + at * a.padded, a.padded, s_t + at * block_rows + lane0, block_rows},
+                             {w.o_t + lane0, block_rows, whole ? Begin::scaled : Begin::sum, w.fade + lane0});
+  }
+}
 
-  transpose(a.padded, n, w.o_t, block_rows, w.rows, a.padded);
-  for (std::int64_t i = 0; i < rows.count; ++i) {
-    const float mass = w.mass[i];
-    float* out = lse + rows.head(a, i) * a.tokens + rows.token(a, i);
-    *out = mass == 0 ? -std::numeric_limits<float>::infinity() : w.base[i] * 0.693147181f + std::log(mass);
-    w.fade[i] = mass == 0 ? 0 : 1 / mass;
+template <class T> void end_passage(const Attention& a, const Passage& w, float* rows, T* o, float* lse) {
+  transpose(a.padded, w.rows.vectors * lanes, w.o_t, block_rows, rows, a.padded);
+  for (std::int64_t i = 0; i < w.rows.count; ++i) {
+    lse[w.rows.head(a, i) * a.tokens + w.rows.token(a, i)] = lse_of(w.base[i], w.mass[i]);
+    w.fade[i] = inverse_mass(w.mass[i]);
   }
-  unpack_rows(a, rows, w.rows, w.fade, o);
+  unpack_rows(a, w.rows, rows, w.fade, o);
+}
+
+// Row blocks first .. first + count of a segment and group, side by side over its keys.
+template <class T>
+void attend(const Attention& a, const Segment& segment, std::int64_t group, std::int64_t first, std::int64_t count, const ForwardData<T>& x, ForwardSpace& w) {
+  std::int64_t begin = segment.keys, last = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    Passage& passage = w.passage[i];
+    passage.rows = row_block(a, segment, group, first + i);
+    begin_passage(a, passage, x.q, w.rows);
+    begin = smaller<std::int64_t>(begin, passage.sight->low[0]);
+    last = larger<std::int64_t>(last, passage.sight->high[passage.rows.vectors * lanes - 1] + 1);
+  }
+  for (begin = begin / block_keys * block_keys; begin < last; begin += block_keys) {
+    const std::int64_t end = smaller(segment.keys, begin + block_keys);
+    pack_keys(a, segment, group, x.k, begin, end, w.k);
+    pack_keys(a, segment, group, x.v, begin, end, w.v);
+    for (std::int64_t i = 0; i < count; ++i) pass_keys(a, w.passage[i], begin, end, w);
+  }
+  for (std::int64_t i = 0; i < count; ++i) end_passage(a, w.passage[i], w.rows, x.o, x.lse);
 }
 
 inline std::size_t attention_workspace(const Call& call) {
@@ -128,31 +154,38 @@ inline void attention(const Call& call) {
   const Attention a = attention_of("attention", call);
   same_size(a.op, "o", call.out(0).count(), call.in(0).count());
   same_size(a.op, "lse", call.out(1).count(), a.tokens * a.heads);
-  const Blocks blocks = blocks_of(a, call.workspace);
+  const std::int64_t allowed = larger(1, call.threads);
+  // Long spans where there is work for everyone.
+  const std::int64_t all_rows = a.tokens * a.heads / block_rows, span = larger<std::int64_t>(1, smaller(forward_span(a), all_rows / (4 * allowed)));
+  const Blocks blocks = blocks_of(a, span, call.workspace);
   char* spaces = static_cast<char*>(call.workspace) + blocks_bytes(a);
   with_real(call.in(0).dtype, [&](auto* t) {
     using T = pointee<decltype(t)>;
-    const T *q = call.in(0).as<const T>(), *k = call.in(1).as<const T>(), *v = call.in(2).as<const T>();
-    T* o = call.out(0).as<T>();
-    float* lse = call.out(1).as<float>();
+    const ForwardData<T> x{call.in(0).as<const T>(), call.in(1).as<const T>(), call.in(2).as<const T>(), call.out(0).as<T>(), call.out(1).as<float>()};
     const std::int64_t first = a.segments > 0 ? a.cu_q[0] : 0, end = a.segments > 0 ? a.cu_q[a.segments] : 0;
-    clear_outside(o, a.heads * a.dim, a.tokens, first, end);
+    clear_outside(x.o, a.heads * a.dim, a.tokens, first, end);
     for (std::int64_t h = 0; h < a.heads; ++h)
       for (std::int64_t i = 0; i < a.tokens; ++i)
-        if (i < first || i >= end) lse[h * a.tokens + i] = -std::numeric_limits<float>::infinity();
-    const std::int64_t tasks = blocks.rows[a.segments] * a.groups;
-    const int threads = static_cast<int>(smaller<std::int64_t>(larger(1, call.threads), larger<std::int64_t>(1, tasks)));
+        if (i < first || i >= end) x.lse[h * a.tokens + i] = -std::numeric_limits<float>::infinity();
+    const std::int64_t tasks = blocks.spans[a.segments] * a.groups;
+    const int threads = static_cast<int>(smaller(allowed, larger<std::int64_t>(1, tasks)));
 #pragma omp parallel num_threads(threads)
     {
       Cutter count(nullptr);
       forward_space(a, count);
       Cutter cut(spaces + count.used() * static_cast<std::size_t>(omp_get_thread_num()));
-      const ForwardSpace space = forward_space(a, cut);
+      ForwardSpace space = forward_space(a, cut);
 #pragma omp for schedule(dynamic, 1)
       for (std::int64_t task = 0; task < tasks; ++task) {
         const std::int64_t from_end = tasks - 1 - task;  // under a causal mask late rows cost most: they go first
-        const std::int64_t block = from_end / a.groups, s = segment_holding(blocks.rows, a.segments, block);
-        attend(a, row_block(a, segment_of(a, s), from_end % a.groups, block - blocks.rows[s]), space, q, k, v, o, lse);
+        const std::int64_t entry = from_end / a.groups, s = segment_holding(blocks.spans, a.segments, entry);
+        const Segment segment = segment_of(a, s);
+        if (segment.queries * a.heads_per_group <= few_rows) {
+          attend_few(a, row_block(a, segment, from_end % a.groups, 0), x, space.s_t, space.rows);
+          continue;
+        }
+        const std::int64_t block = (entry - blocks.spans[s]) * span;
+        attend(a, segment, from_end % a.groups, block, smaller(span, row_blocks(a, segment) - block), x, space);
       }
     }
   });

@@ -15,6 +15,7 @@ struct RowBlock {
   std::int64_t token(const Attention& a, std::int64_t i) const { return segment.q + (first + i) / a.heads_per_group; }
   std::int64_t head(const Attention& a, std::int64_t i) const { return group * a.heads_per_group + (first + i) % a.heads_per_group; }
 };
+inline std::int64_t row_blocks(const Attention& a, const Segment& segment) { return ceil_div(segment.queries * a.heads_per_group, block_rows); }
 inline RowBlock row_block(const Attention& a, const Segment& segment, std::int64_t group, std::int64_t index) {
   const std::int64_t first = index * block_rows;
   const std::int64_t count = smaller(block_rows, segment.queries * a.heads_per_group - first);
@@ -43,9 +44,9 @@ template <class T> void unpack_rows(const Attention& a, const RowBlock& rows, co
   }
 }
 // Rows begin .. end of one segment and group of x [keys, groups, dim] as f32 [end - begin, padded].
-template <class T> void pack_keys(const Attention& a, const RowBlock& rows, const T* x, std::int64_t begin, std::int64_t end, float* to) {
+template <class T> void pack_keys(const Attention& a, const Segment& segment, std::int64_t group, const T* x, std::int64_t begin, std::int64_t end, float* to) {
   for (std::int64_t i = begin; i < end; ++i, to += a.padded) {
-    const T* from = x + a.key(rows.segment.k + i, rows.group);
+    const T* from = x + a.key(segment.k + i, group);
     for (std::int64_t j = 0; j < a.padded; j += lanes) store(to + j, load(from + j, row_left(a, j)));
   }
 }

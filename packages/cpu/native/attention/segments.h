@@ -50,33 +50,36 @@ LOMO_INLINE Segment segment_of(const Attention& a, std::int64_t s) {
   return {a.cu_q[s], a.cu_k[s], a.cu_q[s + 1] - a.cu_q[s], a.cu_k[s + 1] - a.cu_k[s]};
 }
 
-// Ends of each segment in the list of all row blocks and in that of all key blocks; the tasks of a call are numbered by them.
+// A task takes up to `span` row blocks of one segment and group, which then share each packed block of keys. No bit depends on it.
+constexpr std::int64_t largest_span = 4;
+
+// Ends of each segment in the list of all spans of row blocks and in that of all key blocks; the tasks of a call are numbered by them.
 struct Blocks {
-  std::int64_t* rows;  // [segments + 1]
-  std::int64_t* keys;  // [segments + 1]
+  std::int64_t* spans;  // [segments + 1]
+  std::int64_t* keys;   // [segments + 1]
 };
 inline std::size_t blocks_bytes(const Attention& a) { return static_cast<std::size_t>(ceil_div((a.segments + 1) * 16, 64) * 64); }
 
 // Checks cu_q and cu_k, which are data, and fills the lists at the front of the workspace.
-inline Blocks blocks_of(const Attention& a, void* workspace) {
-  auto* rows = static_cast<std::int64_t*>(workspace);
-  const Blocks b{rows, rows + a.segments + 1};
+inline Blocks blocks_of(const Attention& a, std::int64_t span, void* workspace) {
+  auto* spans = static_cast<std::int64_t*>(workspace);
+  const Blocks b{spans, spans + a.segments + 1};
   LOMO_REQUIRE(a.cu_q[0] >= 0 && a.cu_k[0] >= 0 && a.cu_q[a.segments] <= a.tokens && a.cu_k[a.segments] <= a.keys, "BadSegments",
                "%s: cu_q covers rows %d..%d of %lld and cu_k %d..%d of %lld; give segments that lie inside q and k", a.op, a.cu_q[0], a.cu_q[a.segments],
                static_cast<long long>(a.tokens), a.cu_k[0], a.cu_k[a.segments], static_cast<long long>(a.keys));
-  b.rows[0] = b.keys[0] = 0;
+  b.spans[0] = b.keys[0] = 0;
   for (std::int64_t s = 0; s < a.segments; ++s) {
     const Segment segment = segment_of(a, s);
     LOMO_REQUIRE(segment.queries >= 0 && segment.keys >= 0 && segment.queries <= a.max_q && segment.keys <= a.max_k, "BadSegments",
                  "%s: segment %lld has %lld queries and %lld keys; each must lie in 0..max_q = %lld and 0..max_k = %lld", a.op, static_cast<long long>(s),
                  static_cast<long long>(segment.queries), static_cast<long long>(segment.keys), static_cast<long long>(a.max_q), static_cast<long long>(a.max_k));
-    b.rows[s + 1] = b.rows[s] + ceil_div(segment.queries * a.heads_per_group, block_rows);
+    b.spans[s + 1] = b.spans[s] + ceil_div(segment.queries * a.heads_per_group, span * block_rows);
     b.keys[s + 1] = b.keys[s] + ceil_div(segment.keys, block_keys);
   }
   return b;
 }
 
-// The segment that holds block `block`: the last s with ends[s] <= block.
+// The segment that holds entry `block` of a list: the last s with ends[s] <= block.
 LOMO_INLINE std::int64_t segment_holding(const std::int64_t* ends, std::int64_t segments, std::int64_t block) {
   std::int64_t low = 0, high = segments;
   while (high - low > 1) {
