@@ -236,8 +236,9 @@ export function snakeCase(name: string): string {
   return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }
 
+/** From 1: a 0 would make one operand more look like none. */
 function code(dtype: DType): number {
-  return dtypes.indexOf(dtype);
+  return dtypes.indexOf(dtype) + 1;
 }
 
 /** Numbers as the raw elements of `dtype`, rounded to nearest even. */
