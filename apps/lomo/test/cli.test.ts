@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { dataFile, modelFolder } from '../../../packages/trainer/test/tiny.ts';
+import { dataFile, modelFolder } from '../../../tools/tiny/folder.ts';
 
 const cli = fileURLToPath(new URL('../dist/cli.js', import.meta.url));
 

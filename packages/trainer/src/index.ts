@@ -5,6 +5,7 @@ export * from './config.ts';
 export * from './fit.ts';
 export * from './inference.ts';
 export * from './loop.ts';
+export * from './open.ts';
 export * from './session.ts';
 export * from './state.ts';
 export * from './texts.ts';

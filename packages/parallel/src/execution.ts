@@ -1,0 +1,141 @@
+// What one step holds between its actions: boundaries, tapes, gradients on their way down; and how an action is done.
+import type { Category, Stage, Tensor } from '@lomo/tensor';
+import { CountingTape, Ledger, LomoError, Tape } from '@lomo/tensor';
+import type { Program, ProgramPass } from './program.ts';
+import type { Action } from './schedule.ts';
+
+/** Longest time a step holds the event loop, milliseconds. */
+const breath = 15;
+
+type Slots<T> = (T | null)[][];
+
+/** One step under way. */
+export class Execution {
+  readonly settled: string[] = [];
+  private readonly program: Program;
+  private readonly passes: number;
+  private readonly boundaries: Slots<Tensor>;
+  private readonly results: Slots<Tensor>;
+  private readonly gradients: Slots<Tensor>;
+  private readonly tapes: Slots<Tape>;
+  private lastBreath = performance.now();
+
+  constructor(program: Program, passes: number) {
+    this.program = program;
+    this.passes = passes;
+    const slots = <T>(): Slots<T> => program.model.stages.map(() => Array.from({ length: program.microBatches }, () => null));
+    this.boundaries = slots();
+    this.results = slots();
+    this.gradients = slots();
+    this.tapes = slots();
+  }
+
+  async pass(pass: ProgramPass, index: number): Promise<void> {
+    const { program } = this;
+    const { device, step } = program;
+    this.settled.length = 0;
+    const ledger = new Ledger(device, {
+      microBatches: program.microBatches,
+      accumulate: program.accumulate,
+      settle: (p, g, order) => {
+        this.settled.push(p.path);
+        pass.settle(p, g, { step, order });
+      },
+    });
+    step.clearLoss();
+    // One hold a stage and micro-batch: no parameter settles before its last walk has begun.
+    program.model.stages.forEach((_, s) => {
+      for (const p of program.parametersOf(s)) for (let m = 0; m < program.microBatches; m++) ledger.hold(p);
+    });
+    for (const action of program.actions) {
+      if (action.kind === 'backward') this.backward(action, { ledger, last: index === this.passes - 1 });
+      else if (index === 0) this.forward(action, ledger);
+      await this.breathe();
+    }
+    ledger.finish();
+    pass.finish(step);
+  }
+
+  /** Gives back whatever an interrupted step still holds. */
+  dispose(): void {
+    for (const slots of [this.boundaries, this.results, this.gradients]) for (const row of slots) for (const tensor of row) tensor?.dispose();
+    for (const row of this.tapes) for (const tape of row) tape?.discard();
+  }
+
+  private forward({ stage: s, microBatch: m }: Action, ledger: Ledger): void {
+    const { program } = this;
+    const stage = program.model.stages[s]!;
+    const kept = program.keeps(s) ? this.record(s, m, { ledger, category: 'saved' }) : this.count(stage, m, s);
+    if (kept === null) throw new LomoError('StageError', `stage '${stage.name}' returned nothing, but is not the last`, { stage: stage.name });
+    program.device.arena.assign(kept.block, 'boundary');
+    this.boundaries[s + 1]![m] = kept;
+  }
+
+  private count(stage: Stage, m: number, s: number): Tensor | null {
+    const { program } = this;
+    const tape = new CountingTape();
+    const result = program.device.under({ category: 'workspace', recorder: tape }, () =>
+      program.device.own(() => {
+        const out = stage.forward(program.batch(m), this.boundaries[s]![m] ?? null);
+        return { result: out, keep: out === null ? [] : [out] };
+      }),
+    );
+    const own = new Set(program.parametersOf(s));
+    for (const p of tape.reads.keys()) {
+      if (!own.has(p)) throw new LomoError('UndeclaredRead', `stage '${stage.name}' reads ${p.path}, which is not among its own properties`, { path: p.path });
+    }
+    return result;
+  }
+
+  /** Runs the stage under a tape that is kept in its slot; returns what leaves the stage, a handle of its own. */
+  private record(s: number, m: number, mode: { readonly ledger: Ledger; readonly category: Category }): Tensor | null {
+    const { program } = this;
+    const arriving = this.boundaries[s]![m] ?? null;
+    const tape = new Tape(program.device, arriving, (p) => mode.ledger.hold(p));
+    const out = program.device.under({ category: mode.category, recorder: tape }, () =>
+      program.device.own(() => {
+        const result = program.model.stages[s]!.forward(program.batch(m), arriving);
+        return { result, keep: result === null ? [] : [result] };
+      }),
+    );
+    this.tapes[s]![m] = tape;
+    this.results[s]![m] = out === null ? null : out.share();
+    return out;
+  }
+
+  private backward({ stage: s, microBatch: m }: Action, { ledger, last }: { readonly ledger: Ledger; readonly last: boolean }): void {
+    const { program } = this;
+    const { device } = program;
+    if (this.tapes[s]![m] === null) this.record(s, m, { ledger, category: 'recomputed' })?.dispose();
+    const tape = this.tapes[s]![m]!;
+    const result = this.results[s]![m] ?? null;
+    const dy = this.gradients[s]![m] ?? null;
+    const name = program.model.stages[s]!.name;
+    const stores = ledger.factorStores(name);
+    // The walk takes over the gradient, and of the result it needs no byte.
+    this.tapes[s]![m] = null;
+    this.results[s]![m] = null;
+    this.gradients[s]![m] = null;
+    result?.dispose();
+    const dx = device.under({ category: 'workspace', recorder: null }, () => {
+      for (const p of program.parametersOf(s)) ledger.release(p);
+      return tape.walk(result, dy, { ledger, microBatch: m, stage: name, stores });
+    });
+    if (last) {
+      this.boundaries[s]![m]?.dispose();
+      this.boundaries[s]![m] = null;
+    }
+    if (m === program.microBatches - 1) ledger.closeStores(name);
+    if (s > 0 && dx !== null) {
+      device.arena.assign(dx.block, 'boundary');
+      this.gradients[s - 1]![m] = dx;
+    } else dx?.dispose();
+  }
+
+  /** Lets timers, signals and sockets have their turn. */
+  private async breathe(): Promise<void> {
+    if (performance.now() - this.lastBreath < breath) return;
+    await new Promise((resolve) => setImmediate(resolve));
+    this.lastBreath = performance.now();
+  }
+}

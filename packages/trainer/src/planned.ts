@@ -1,0 +1,27 @@
+// The program of a run, held to its plan.
+import type { MemoryPlan, Program, StepInput, StepResult } from '@lomo/parallel';
+import { underPlan } from '@lomo/parallel';
+import { LomoError } from '@lomo/tensor';
+
+/** The program, its first step held to the plan allocation by allocation, the reservation to the arena's high-water mark. */
+export class PlannedProgram {
+  private readonly program: Program;
+  private readonly plan: MemoryPlan;
+  private proven = false;
+
+  constructor(program: Program, plan: MemoryPlan) {
+    this.program = program;
+    this.plan = plan;
+  }
+
+  async run(input: StepInput): Promise<StepResult> {
+    if (this.proven) return this.program.run(input);
+    const { device } = this.program;
+    const result = await underPlan(device, this.plan, { name: 'step', body: () => this.program.run(input) });
+    if (device.backend.reserved() !== this.plan.extent) {
+      throw new LomoError('PlanMismatch', `the backend has reserved ${device.backend.reserved()} bytes, the plan says ${this.plan.extent}`);
+    }
+    this.proven = true;
+    return result;
+  }
+}
