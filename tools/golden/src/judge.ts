@@ -43,7 +43,10 @@ export class Judge {
     return [row, compared(`${name}, all as one`, { error: comparison.relL2, bar: this.bar(distance.rel_l2), measure: 'rel_l2', note: `${comparison.count} elements` })];
   }
 
-  /** Losses by their largest absolute error; one float32 step of the largest loss is always allowed in float32. */
+  /**
+   * Losses by their largest absolute error. In float32 the measured distance of a mean loss is always allowed, too: the file's own is that
+   * of one number, which lands next to the float64 value by luck.
+   */
   losses(name: string, pair: { readonly got: ArrayLike<number>; readonly want: ArrayLike<number> }, distance: number): Row {
     const { got, want } = pair;
     if (got.length !== want.length) return failed(name, `${got.length} losses here, ${want.length} in the file`);
@@ -52,7 +55,15 @@ export class Judge {
     const note = want.length === 1 ? '' : `element ${at} of ${want.length}`;
     const error = want.length === 0 ? Infinity : nanFar(Math.abs(got[at]! - want[at]!));
     if (this.precision === 'float64') return compared(name, { error: error === 0 ? 0 : error / largest, bar: float64Bar, measure: 'max_rel', note });
-    return compared(name, { error, bar: Math.max(float32Factor * distance, largest * 2 ** -23), measure: 'max_abs', note });
+    return compared(name, { error, bar: float32Factor * Math.max(distance, measured.loss), measure: 'max_abs', note });
+  }
+
+  /** A series of norms or coefficients as one tensor: its largest error for its largest value. */
+  series(name: string, pair: { readonly got: ArrayLike<number>; readonly want: ArrayLike<number> }, distance: number): Row {
+    const comparison = new Comparison();
+    comparison.add(name, pair);
+    const at = farthestIndex(pair);
+    return compared(name, { error: comparison.maxRel, bar: this.bar(distance), measure: 'max_rel', note: `element ${at} of ${pair.want.length}` });
   }
 
   /** Norms and coefficients by the largest relative error of any one. */

@@ -84,9 +84,8 @@ function* numberRows({ judge }: Context, at: string, { entry, trace, count, step
   if (entry.loss.length !== steps || entry.grad_norm.length !== steps) throw new Error(`${steps} steps, but ${entry.loss.length} losses and ${entry.grad_norm.length} gradient norms`);
   yield judge.losses(`${at}/losses`, { got: trace.loss, want: entry.loss.slice(0, count) }, loss);
   if (count === steps) yield judge.losses(`${at}/final losses`, { got: trace.finalLoss, want: entry.final_loss }, loss);
-  const byStep = (got: readonly number[], want: readonly number[]) => got.map((value, i) => ({ name: `step ${i + 1}`, got: value, want: want[i]! }));
-  yield judge.relative(`${at}/gradient norms`, byStep(trace.norm, entry.grad_norm), gradients);
-  if (entry.clip_coefficient !== null) yield judge.relative(`${at}/clip coefficients`, byStep(trace.coefficient, entry.clip_coefficient), gradients);
+  yield judge.series(`${at}/gradient norms`, { got: trace.norm, want: entry.grad_norm.slice(0, count) }, gradients);
+  if (entry.clip_coefficient !== null) yield judge.series(`${at}/clip coefficients`, { got: trace.coefficient, want: entry.clip_coefficient.slice(0, count) }, gradients);
 }
 
 interface Weights {
