@@ -1,18 +1,18 @@
 // The small world that the quickstart's texts are about: its words, its facts, and two ways to speak about a fact,
 // as a story (what the model is pretrained on) and as a question with an answer (what it is fine-tuned on).
 
-/** 16 first names; the templates call people by name only. */
-export const people = ['Anna', 'Ben', 'Clara', 'David', 'Emma', 'Felix', 'Grace', 'Henry', 'Iris', 'Jack', 'Kate', 'Leo', 'Mia', 'Noah', 'Rosa', 'Sam'];
-/** 16 single things that have a colour and lie somewhere. */
-export const things = ['ball', 'lamp', 'book', 'cup', 'hat', 'kite', 'drum', 'spoon', 'box', 'key', 'doll', 'boat', 'plate', 'coat', 'ring', 'basket'];
-/** 12 places. */
-export const places = ['kitchen', 'garden', 'attic', 'cellar', 'garage', 'library', 'hall', 'barn', 'school', 'market', 'park', 'tower'];
+/** 12 first names; the templates call people by name only. */
+export const people = ['Anna', 'Ben', 'Clara', 'David', 'Emma', 'Felix', 'Grace', 'Henry', 'Iris', 'Jack', 'Kate', 'Leo'];
+/** 12 single things that have a colour and lie somewhere. */
+export const things = ['ball', 'lamp', 'book', 'cup', 'hat', 'kite', 'drum', 'spoon', 'box', 'key', 'doll', 'boat'];
+/** 10 places. */
+export const places = ['kitchen', 'garden', 'attic', 'cellar', 'garage', 'library', 'hall', 'barn', 'school', 'tower'];
 /** 8 colours, none of which needs "an". */
 export const colours = ['red', 'blue', 'green', 'yellow', 'black', 'white', 'brown', 'pink'];
 /** The numbers that are counted in the texts. */
-export const numbers = ['two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten'];
-/** 8 plurals that are counted. */
-export const goods = ['apples', 'eggs', 'coins', 'shells', 'stones', 'cards', 'nuts', 'cakes'];
+export const numbers = ['two', 'three', 'four', 'five', 'six', 'seven'];
+/** 6 plurals that are counted. */
+export const goods = ['apples', 'eggs', 'coins', 'shells', 'stones', 'cards'];
 
 /** A stream of random numbers that depends on `seed` (an integer) alone: `below(n)`, `pick(list)`, `shuffle(list)`. The generator is mulberry32. */
 export function randomStream(seed) {
