@@ -2,21 +2,11 @@
 import { createHash } from 'node:crypto';
 import { cpu } from '@lomo/cpu';
 import type { CpuBackend } from '@lomo/cpu';
-import { createModel, initialise } from '@lomo/models';
-import { adalomo, adamw, lomo, Optimizer } from '@lomo/optim';
-import type { Clip, Rule } from '@lomo/optim';
-import type { HostBatch } from '@lomo/parallel';
-import { Program } from '@lomo/parallel';
-import type { Accumulation, HeadForm } from '@lomo/tensor';
+import { adalomo, adamw, lomo } from '@lomo/optim';
 import { Device, Random, weightGrad } from '@lomo/tensor';
 import { afterAll, describe, expect, test } from 'vitest';
-
-const config = {
-  model_type: 'llama', architectures: ['LlamaForCausalLM'], hidden_size: 64, intermediate_size: 160, num_hidden_layers: 2, num_attention_heads: 4,
-  num_key_value_heads: 2, vocab_size: 1500, max_position_embeddings: 512, rms_norm_eps: 1e-5, rope_theta: 10000, hidden_act: 'silu', tie_word_embeddings: true,
-};
-const vocabulary = config.vocab_size;
-const segment = 64;
+import type { SmallOptions } from './small.ts';
+import { cut, small } from './small.ts';
 
 const backends = new Map<number, CpuBackend>();
 const backendOf = (threads: number): CpuBackend => {
@@ -28,51 +18,21 @@ afterAll(async () => {
   for (const backend of backends.values()) await backend[Symbol.asyncDispose]();
 });
 
-/** `tokens` tokens cut into `count` micro-batches; the same stream for every cut. */
-function cut(tokens: number, count: number, seed: number): HostBatch[] {
-  const random = new Random(seed);
-  const ids = Int32Array.from(random.ints(tokens, vocabulary));
-  const targets = ids.map((_, t) => (t % segment === segment - 1 || t % 7 === 0 ? -100 : ids[t + 1]!));
-  const size = tokens / count;
-  return Array.from({ length: count }, (_, m) => ({
-    tokens: ids.slice(m * size, (m + 1) * size),
-    targets: targets.slice(m * size, (m + 1) * size),
-    positions: Int32Array.from({ length: size }, (_, t) => t % segment),
-    starts: Int32Array.from({ length: size / segment + 1 }, (_, s) => s * segment),
-  }));
+interface Case extends Omit<SmallOptions, 'tokens' | 'microBatches'> {
+  readonly threads?: number;
+  /** Micro-batches that the step's 2048 tokens are cut into. */
+  readonly count?: number;
 }
 
-interface Case {
-  readonly threads?: number;
-  readonly count?: number;
-  readonly tokens?: number;
-  readonly rule?: Rule;
-  readonly clip?: Clip;
-  readonly keeps?: boolean;
-  readonly accumulate?: Accumulation;
-  readonly headForm?: HeadForm;
-  readonly tileBytes?: number;
-  readonly tied?: boolean;
-}
+const tokens = 2048;
 
 /** SHA-256 of all weights after three steps. */
 async function trained(options: Case): Promise<string> {
-  const { threads = 2, count = 1, tokens = 2048, rule = lomo, keeps = false, tied = true, tileBytes } = options;
-  const device = new Device(backendOf(threads), { bytes: 96 * 2 ** 20, ...(tileBytes === undefined ? {} : { tileBytes }) });
-  const model = createModel({ ...config, tie_word_embeddings: tied }, device);
-  initialise(model, 7);
-  const optimizer = new Optimizer(device, model.parameters, { rule, weightDecay: 0.01, ...(options.clip === undefined ? {} : { clip: options.clip }) });
-  const size = tokens / count;
-  const program = new Program(device, model, {
-    microBatches: count,
-    tokens: size,
-    maxSegments: size / segment,
-    maxLength: segment,
-    keeps: (stage) => keeps && stage < model.stages.length - 1,
-    ...(options.accumulate === undefined ? {} : { accumulate: options.accumulate }),
-    ...(options.headForm === undefined ? {} : { headForm: options.headForm }),
-  });
-  for (let step = 1; step <= 3; step++) await program.run({ step, seed: 1, lr: 0.02, batches: cut(tokens, count, step), passes: optimizer.passes });
+  const { threads = 2, count = 1, ...rest } = options;
+  const { device, model, optimizer, program } = small(backendOf(threads), { ...rest, microBatches: count, tokens: tokens / count });
+  for (let step = 1; step <= 3; step++) {
+    await program.run({ step, seed: 1, lr: 0.02, batches: cut(tokens, count, { seed: step }), passes: optimizer.passes });
+  }
   const hash = createHash('sha256');
   for (const p of model.parameters) hash.update(new Uint8Array((await device.read(p)).buffer));
   device.free();
@@ -105,9 +65,9 @@ describe.each([
 });
 
 test('tile sizes cannot be seen', async () => {
-  const whole = await trained({ headForm: 'tiles', tied: false });
-  expect(await trained({ headForm: 'tiles', tied: false, tileBytes: 64 * 64 * 4 })).toBe(whole);
-  expect(await trained({ headForm: 'tiles', tied: false, tileBytes: 128 * 64 * 4 })).toBe(whole);
+  const whole = await trained({ headForm: 'tiles', config: { tie_word_embeddings: false } });
+  expect(await trained({ headForm: 'tiles', config: { tie_word_embeddings: false }, tileBytes: 64 * 64 * 4 })).toBe(whole);
+  expect(await trained({ headForm: 'tiles', config: { tie_word_embeddings: false }, tileBytes: 128 * 64 * 4 })).toBe(whole);
 });
 
 test('clipping by the global norm, for every split', async () => {

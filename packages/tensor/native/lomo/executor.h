@@ -2,6 +2,7 @@
 // nothing. The first failure poisons the executor: later work is skipped and every later read is handed back with that failure.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstring>
@@ -50,10 +51,11 @@ class Executor {
       staged_.erase(staged_.begin() + static_cast<std::ptrdiff_t>(i));
       cached_ -= s.capacity;
     }
+    Demand* demand = demand_for(bytes);
+    if (demand != nullptr) ++demand->used;
     if (s.data == nullptr) {
-      ++allocations_;
-      s.capacity = bytes;
-      s.data = std::make_unique_for_overwrite<std::byte[]>(bytes);
+      s = make(bytes);
+      if (demand != nullptr) ++demand->made;
     }
     std::memcpy(s.data.get(), from, bytes);
     return s;
@@ -62,6 +64,7 @@ class Executor {
   // Enqueues and returns the command's ticket: 1, 2, ...
   std::uint64_t push(Command* node) {
     node->ticket = ++pushed_;
+    ++burst_;
     bool wake;
     {
       const std::lock_guard lock(mutex_);
@@ -71,6 +74,20 @@ class Executor {
     }
     if (wake) arrived_.notify_one();
     return node->ticket;
+  }
+
+  // Called where a caller rests (a read): makes room for as much work as it has just enqueued to lie in the queue at once. How far a step
+  // runs ahead of the thread is chance; after the first one it never needs more than is there.
+  void rest() {
+    while (nodes_ < std::min<std::uint64_t>(burst_, most_nodes)) grow();
+    burst_ = 0;
+    for (Demand& demand : demands_) {
+      for (; demand.made < demand.used && cached_ + demand.bytes <= cached_limit; ++demand.made) {
+        staged_.push_back(make(demand.bytes));
+        cached_ += demand.bytes;
+      }
+      demand.used = 0;
+    }
   }
 
   bool idle() const { return finished_.load(std::memory_order_acquire) == pushed_; }
@@ -107,8 +124,37 @@ class Executor {
   static constexpr int chunk_nodes = 128;
   static constexpr std::size_t cached_limit = std::size_t{16} << 20;
 
+  static constexpr std::uint64_t most_nodes = 1 << 15;
+  static constexpr std::size_t small_bytes = std::size_t{1} << 20;
+  static constexpr std::size_t most_sizes = 64;
+
+  // How many writes of one size lay between two reads, and how many buffers there are for them.
+  struct Demand {
+    std::size_t bytes = 0;
+    std::uint64_t used = 0, made = 0;
+  };
+
+  Staging make(std::size_t bytes) {
+    ++allocations_;
+    Staging s;
+    s.capacity = bytes;
+    s.data = std::make_unique_for_overwrite<std::byte[]>(bytes);
+    return s;
+  }
+
+  // Null for sizes that no step repeats: large ones, and those beyond a fixed count.
+  Demand* demand_for(std::size_t bytes) {
+    if (bytes > small_bytes) return nullptr;
+    for (Demand& demand : demands_) {
+      if (demand.bytes == bytes) return &demand;
+    }
+    if (demands_.size() == most_sizes) return nullptr;
+    return &demands_.emplace_back(Demand{bytes, 0, 0});
+  }
+
   void grow() {
     ++allocations_;
+    nodes_ += chunk_nodes;
     chunks_.push_back(std::make_unique<Command[]>(chunk_nodes));
     for (int i = 0; i < chunk_nodes; ++i) give_back(&chunks_.back()[i]);
   }
@@ -209,7 +255,8 @@ class Executor {
   std::vector<std::unique_ptr<Command[]>> chunks_;
   std::vector<Staging> staged_;
   std::size_t cached_ = 0;
-  std::uint64_t pushed_ = 0, allocations_ = 0;
+  std::vector<Demand> demands_;
+  std::uint64_t pushed_ = 0, allocations_ = 0, burst_ = 0, nodes_ = 0;
   // Shared.
   std::mutex mutex_;
   std::condition_variable arrived_, progressed_;

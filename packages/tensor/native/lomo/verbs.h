@@ -209,6 +209,7 @@ class Verbs : public Napi::ObjectWrap<Verbs<D>> {
     c->to = buffer.Data();
     c->from = from;
     c->bytes = buffer.ByteLength();
+    executor_->rest();
     return await(c, Napi::Reference<Napi::ArrayBuffer>::New(buffer, 1));
   }
 

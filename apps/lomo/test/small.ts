@@ -1,0 +1,63 @@
+// A small random LLaMA on the CPU backend and micro-batches for it: what tests of the whole machinery train.
+import type { CpuBackend } from '@lomo/cpu';
+import { createModel, initialise } from '@lomo/models';
+import { lomo, Optimizer } from '@lomo/optim';
+import type { Clip, Rule } from '@lomo/optim';
+import type { HostBatch, ProgramOptions } from '@lomo/parallel';
+import { Program } from '@lomo/parallel';
+import { Device, Random } from '@lomo/tensor';
+
+/** Settings of the model that tests may change. */
+export const smallConfig = {
+  model_type: 'llama', architectures: ['LlamaForCausalLM'], hidden_size: 64, intermediate_size: 160, num_hidden_layers: 2, num_attention_heads: 4,
+  num_key_value_heads: 2, vocab_size: 1500, max_position_embeddings: 512, rms_norm_eps: 1e-5, rope_theta: 10000, hidden_act: 'silu', tie_word_embeddings: true,
+};
+export const segment = 64;
+
+/** `tokens` tokens cut into `count` micro-batches of whole segments; the same stream for every cut. */
+export function cut(tokens: number, count: number, options: { readonly seed: number; readonly vocabulary?: number }): HostBatch[] {
+  const { seed, vocabulary = smallConfig.vocab_size } = options;
+  const random = new Random(seed);
+  const ids = Int32Array.from(random.ints(tokens, vocabulary));
+  const targets = ids.map((_, t) => (t % segment === segment - 1 || t % 7 === 0 ? -100 : ids[t + 1]!));
+  const size = tokens / count;
+  return Array.from({ length: count }, (_, m) => ({
+    tokens: ids.slice(m * size, (m + 1) * size),
+    targets: targets.slice(m * size, (m + 1) * size),
+    positions: Int32Array.from({ length: size }, (_, t) => t % segment),
+    starts: Int32Array.from({ length: size / segment + 1 }, (_, s) => s * segment),
+  }));
+}
+
+export interface SmallOptions extends Partial<Pick<ProgramOptions, 'accumulate' | 'headForm'>> {
+  readonly bytes?: number;
+  /** A device made elsewhere: a plan's. */
+  readonly on?: Device;
+  readonly tileBytes?: number;
+  readonly rule?: Rule;
+  readonly clip?: Clip;
+  readonly keeps?: boolean;
+  /** Tokens of a micro-batch. */
+  readonly tokens: number;
+  readonly microBatches: number;
+  readonly config?: Readonly<Record<string, boolean | number>>;
+}
+
+/** Device, model, optimizer and program; weights are the seed's. */
+export function small(backend: CpuBackend, options: SmallOptions) {
+  const { bytes = 96 * 2 ** 20, tileBytes, rule = lomo, clip, keeps = false, tokens, microBatches, config = {}, accumulate, headForm } = options;
+  const device = options.on ?? new Device(backend, { bytes, ...(tileBytes === undefined ? {} : { tileBytes }) });
+  const model = createModel({ ...smallConfig, ...config }, device);
+  initialise(model, 7);
+  const optimizer = new Optimizer(device, model.parameters, { rule, weightDecay: 0.01, ...(clip === undefined ? {} : { clip }) });
+  const program = new Program(device, model, {
+    microBatches,
+    tokens,
+    maxSegments: tokens / segment,
+    maxLength: segment,
+    keeps: (stage) => keeps && stage < model.stages.length - 1,
+    ...(accumulate === undefined ? {} : { accumulate }),
+    ...(headForm === undefined ? {} : { headForm }),
+  });
+  return { device, model, optimizer, program };
+}
