@@ -51,9 +51,14 @@ async function command(argv: readonly string[], world: World): Promise<0 | 1 | 2
   }
   const summary = summarise(found.flatMap(({ rows }) => rows));
   const seconds = (performance.now() - started) / 1000;
-  if (json) world.out(`${JSON.stringify({ backend, folders: found, summary, seconds })}\n`);
+  if (json) world.out(`${JSON.stringify({ backend, folders: found, summary, seconds }, finite)}\n`);
   else world.out(`${summaryLine(summary, { backend, seconds })}\n`);
   if (summary.missed > 0) return 1;
   if (summary.held === 0) throw new Error(`nothing to check in ${folders.join(', ')}`);
   return 0;
+}
+
+/** JSON has no infinity: an infinite error is its name. */
+function finite(_key: string, value: unknown): unknown {
+  return typeof value === 'number' && !Number.isFinite(value) ? String(value) : value;
 }

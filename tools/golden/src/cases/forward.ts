@@ -1,6 +1,5 @@
 // NAME/forward.json: logits, losses and gradients of one batch, with all labels and with masked ones.
-import { compareAll, normOf } from '../compare.ts';
-import { Comparison } from '../compare.ts';
+import { Comparison, compareAll, normOf } from '../compare.ts';
 import type { FileDistance } from '../format.ts';
 import { batchesFile, forwardEntry, forwardFile, parsed, readJson } from '../format.ts';
 import { lossesByRow, packRows } from '../hostBatch.ts';
@@ -96,7 +95,8 @@ interface GradientPair {
   readonly distance: FileDistance;
 }
 
-/** Gradients against whole or sampled golden ones. */
+/** Gradients against whole or sampled golden ones; a skipped row when there are none. */
 export function* gradientRows({ judge }: Context, at: string, { got, want, distance }: GradientPair): Generator<Row> {
-  yield* judge.tensors(at, compareAll(got.byPath, want), { distance });
+  if (want.size === 0) yield skipped(at, 'the file has no gradients');
+  else yield* judge.tensors(at, compareAll(got.byPath, want), { distance });
 }

@@ -50,7 +50,7 @@ function optionsOf(entry: ScheduleEntry): ScheduleOptions | string {
       return unknown(['min_lr', 'min_lr_rate']) ?? { name: scheduler, ...span, minRatio: number('min_lr_rate') ?? (number('min_lr') ?? 0) / lr };
     case 'warmup_stable_decay': {
       const shape = rest['decay_type'] ?? 'cosine';
-      if (shape !== 'cosine' && shape !== 'linear' && shape !== '1-sqrt') return `@lomo/optim's wsd knows no decay_type ${String(shape)}`;
+      if (shape !== 'cosine' && shape !== 'linear' && shape !== '1-sqrt') return `@lomo/optim's wsd knows no decay_type ${JSON.stringify(shape)}`;
       const decay = number('num_decay_steps');
       if (decay === undefined) return '@lomo/optim needs num_decay_steps for wsd';
       return unknown(['num_decay_steps', 'decay_type', 'min_lr_ratio']) ?? { name: 'wsd', ...span, decay, decayShape: shape, minRatio: number('min_lr_ratio') ?? 0 };
