@@ -36,7 +36,6 @@ Library::Library(const std::string& path) {
   try {
     bind();
     check(api_.engine_create(&engine_, kind_cpu, 0), "dnnl_engine_create");
-    check(api_.stream_create(&stream_, engine_, stream_default), "dnnl_stream_create");
     check(api_.set_primitive_cache_capacity(0), "dnnl_set_primitive_cache_capacity");  // ours keeps what is used; theirs would keep it twice
   } catch (...) {
     if (engine_ != nullptr) api_.engine_destroy(engine_);
@@ -46,10 +45,7 @@ Library::Library(const std::string& path) {
 }
 
 // The library stays mapped: its OpenMP team may outlive us, and opening it again costs nothing.
-Library::~Library() {
-  api_.stream_destroy(stream_);
-  api_.engine_destroy(engine_);
-}
+Library::~Library() { api_.engine_destroy(engine_); }
 
 void Library::bind() {
   const auto get = [this](auto*& pointer, const char* symbol) { bind_one(handle_, path_, pointer, symbol); };

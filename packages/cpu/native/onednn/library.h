@@ -21,7 +21,6 @@ class Library {
   std::string version() const;
   const std::string& path() const { return path_; }  // of the file that was opened
   void* engine() const { return engine_; }
-  void* stream() const { return stream_; }
 
   // Throws LibraryError naming the call unless `status` is success.
   static void check(Status status, const char* call);
@@ -33,7 +32,7 @@ class Library {
   std::string path_;
   Version version_{};
   Api api_{};
-  void *engine_ = nullptr, *stream_ = nullptr;
+  void* engine_ = nullptr;
 };
 
 }  // namespace lomo::onednn

@@ -35,7 +35,7 @@ void describe(const Library& library, Description& d, std::int64_t rows, std::in
 
 }  // namespace
 
-Primitive::Primitive(const Library& library, const Shape& shape) : library_(library) {
+Primitive::Primitive(const Library& library, const Shape& shape, int lanes) : library_(library), lanes_(static_cast<std::size_t>(lanes)) {
   try {
     create(shape);
   } catch (...) {
@@ -47,8 +47,11 @@ Primitive::Primitive(const Library& library, const Shape& shape) : library_(libr
 Primitive::~Primitive() { destroy(); }
 
 void Primitive::destroy() {
-  for (void* memory : memories_)
-    if (memory != nullptr) library_.api().memory_destroy(memory);
+  for (const Lane& lane : lanes_) {
+    for (void* memory : lane.memories)
+      if (memory != nullptr) library_.api().memory_destroy(memory);
+    if (lane.stream != nullptr) library_.api().stream_destroy(lane.stream);
+  }
   if (primitive_ != nullptr) library_.api().primitive_destroy(primitive_);
 }
 
@@ -90,24 +93,28 @@ void Primitive::create(const Shape& s) {
   scratchpad_ = scratchpad == nullptr ? 0 : api.memory_desc_get_size(scratchpad);
 
   const void* descriptions[] = {all->a.get(), all->b.get(), bias, all->c.get(), scratchpad_ > 0 ? scratchpad : nullptr};
-  for (int i = 0; i < 5; ++i)
-    if (descriptions[i] != nullptr) Library::check(api.memory_create(&memories_[i], descriptions[i], library_.engine(), nullptr), "dnnl_memory_create");
+  for (Lane& lane : lanes_) {
+    Library::check(api.stream_create(&lane.stream, library_.engine(), stream_default), "dnnl_stream_create");
+    for (int i = 0; i < 5; ++i)
+      if (descriptions[i] != nullptr) Library::check(api.memory_create(&lane.memories[i], descriptions[i], library_.engine(), nullptr), "dnnl_memory_create");
+  }
   Library::check(api.primitive_create(&primitive_, desc.value), "dnnl_primitive_create");
 }
 
-void Primitive::run(const void* a, const void* b, const void* bias, void* c, void* scratchpad) const {
+void Primitive::run(int lane, const Pointers& p) const {
   const Api& api = library_.api();
+  const Lane& mine = lanes_[static_cast<std::size_t>(lane)];
   constexpr int ids[] = {arg_source, arg_weights, arg_bias, arg_destination, arg_scratchpad};
-  void* const data[] = {const_cast<void*>(a), const_cast<void*>(b), const_cast<void*>(bias), c, scratchpad};
+  void* const data[] = {const_cast<void*>(p.a), const_cast<void*>(p.b), const_cast<void*>(p.bias), p.c, p.scratchpad};
   Argument arguments[5];
   int count = 0;
   for (int i = 0; i < 5; ++i) {
-    if (memories_[i] == nullptr) continue;
-    Library::check(api.memory_set_data_handle(memories_[i], data[i]), "dnnl_memory_set_data_handle");
-    arguments[count++] = {ids[i], memories_[i]};
+    if (mine.memories[i] == nullptr) continue;
+    Library::check(api.memory_set_data_handle(mine.memories[i], data[i]), "dnnl_memory_set_data_handle");
+    arguments[count++] = {ids[i], mine.memories[i]};
   }
-  Library::check(api.primitive_execute(primitive_, library_.stream(), count, arguments), "dnnl_primitive_execute");
-  Library::check(api.stream_wait(library_.stream()), "dnnl_stream_wait");
+  Library::check(api.primitive_execute(primitive_, mine.stream, count, arguments), "dnnl_primitive_execute");
+  Library::check(api.stream_wait(mine.stream), "dnnl_stream_wait");
 }
 
 }  // namespace lomo::onednn

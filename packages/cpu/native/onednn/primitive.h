@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "lomo/kernel.h"
 #include "onednn/library.h"
@@ -21,10 +22,17 @@ struct Shape {
   bool operator==(const Shape&) const = default;
 };
 
-// Creating one looks at the calling thread's OpenMP thread count, and so does running it: both must be the backend's.
+// Where one run reads and writes.
+struct Pointers {
+  const void *a, *b, *bias;
+  void *c, *scratchpad;
+};
+
+// Creating one looks at the calling thread's OpenMP thread count, and so does running it: both must be the same.
 class Primitive {
  public:
-  Primitive(const Library& library, const Shape& shape);
+  // `lanes`: how many threads may run it at once, each with a lane of its own.
+  Primitive(const Library& library, const Shape& shape, int lanes);
   ~Primitive();
   Primitive(const Primitive&) = delete;
   Primitive& operator=(const Primitive&) = delete;
@@ -33,15 +41,20 @@ class Primitive {
   bool exists() const { return primitive_ != nullptr; }
   std::size_t scratchpad() const { return scratchpad_; }
   const std::string& implementation() const { return implementation_; }
-  void run(const void* a, const void* b, const void* bias, void* c, void* scratchpad) const;
+  void run(int lane, const Pointers& p) const;
 
  private:
+  // oneDNN's objects for one thread.
+  struct Lane {
+    void* stream = nullptr;
+    void* memories[5] = {};  // a, b, bias, c, scratchpad
+  };
   void create(const Shape& shape);
   void destroy();
 
   const Library& library_;
   void* primitive_ = nullptr;
-  void* memories_[5] = {};  // a, b, bias, c, scratchpad
+  std::vector<Lane> lanes_;
   std::size_t scratchpad_ = 0;
   std::string implementation_;
 };

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <exception>
 
 #include "lomo/error.h"
 
@@ -62,51 +63,78 @@ std::size_t Product::place(std::size_t bytes) {
   return at;
 }
 
-// With a transposed `a`, oneDNN 2.6 picks one of two implementations by the number of rows: one adds up the whole inner dimension, the
-// other blocks of 384, and over some 1,536 it splits the sum over threads. Up to 384 they agree bit for bit, so pieces of 256 make a
-// row's bits independent of the tile it is in and of the threads, and divide the chunk of 512 tokens.
+// With a transposed `a`, oneDNN picks one of two implementations by how the rows lie: one adds up the whole inner dimension, the other
+// blocks of 384; and where tiles are few it splits the sum over threads (2.6: from some 1,536 on; 3.2: from 256). So the sum runs in
+// pieces of 256, on which both agree bit for bit and which divide the chunk of 512 tokens, and each thread gets rows of its own with
+// a single-threaded product. A row's bits then depend neither on the tile it is in nor on the threads; the cost is 4 % or less.
 constexpr std::int64_t transposed_step = 256;
+constexpr std::int64_t panel_unit = 64;  // rows a thread takes at least
 
-bool Product::Pieces::exist() const { return first->exists() && (later == nullptr || later->exists()) && (last == nullptr || last->exists()); }
+std::int64_t panel_rows(const Shape& s, int threads) {
+  if (!s.ta) return s.m;
+  const std::int64_t units = (s.m + panel_unit - 1) / panel_unit;
+  return std::min(s.m, (units + threads - 1) / threads * panel_unit);
+}
 
-Product::Pieces Product::make(const Library& library, const Shape& shape) const {
+bool Product::Pieces::exist() const {
+  for (const auto* p : {first.get(), later.get(), last.get()})
+    if (p != nullptr && !p->exists()) return false;
+  return true;
+}
+
+std::size_t Product::Pieces::scratchpad() const {
+  std::size_t bytes = 0;
+  for (const auto* p : {first.get(), later.get(), last.get()})
+    if (p != nullptr) bytes = std::max(bytes, p->scratchpad());
+  return bytes;
+}
+
+Product::Pieces Product::make(const Library& library, std::int64_t rows) const {
+  const Threads threads(inner_.ta ? 1 : threads_);
   const auto piece = [&](std::int64_t k, bool add) {
-    Shape s = shape;
+    Shape s = inner_;
+    s.m = rows;
     s.k = k;
     s.add = add;
-    s.bias = shape.bias && !add;
-    return std::make_unique<Primitive>(library, s);
+    s.bias = inner_.bias && (!add || inner_.add);
+    return std::make_unique<Primitive>(library, s, panels_);
   };
   Pieces p;
-  p.first = piece(std::min(step_, shape.k), shape.add);
-  if (shape.k >= 2 * step_) p.later = piece(step_, true);
-  if (shape.k > step_ && shape.k % step_ != 0) p.last = piece(shape.k % step_, true);
+  p.first = piece(std::min(step_, inner_.k), inner_.add);
+  if (inner_.k >= 2 * step_) p.later = piece(step_, true);
+  if (inner_.k > step_ && inner_.k % step_ != 0) p.last = piece(inner_.k % step_, true);
   return p;
 }
 
-Product::Product(const Library& library, const Shape& shape) : shape_(shape), inner_(shape), step_(shape.ta ? transposed_step : shape.k) {
+bool Product::arrange(const Library& library, bool pack) {
+  pack_in_ = pack;
+  if (pack) {
+    inner_.lda = inner_.ta ? inner_.m : inner_.k;
+    inner_.ldb = inner_.tb ? inner_.k : inner_.n;
+  }
+  pack_out_ = inner_.m != shape_.m || inner_.n != shape_.n || inner_.out != shape_.out;
+  whole_ = make(library, panel_);
+  if (inner_.m % panel_ != 0) rest_ = make(library, inner_.m % panel_);
+  return whole_.exist() && rest_.exist();
+}
+
+Product::Product(const Library& library, const Shape& shape, int threads)
+    : shape_(shape), inner_(shape), threads_(threads), step_(shape.ta ? transposed_step : shape.k) {
   // One row or one column goes through other code, which adds in another order: two of them do not.
   const bool thin = shape.ta && (shape.m == 1 || shape.n == 1);
   if (thin) {
     inner_.m = std::max<std::int64_t>(shape.m, 2);
     inner_.n = std::max<std::int64_t>(shape.n, 2);
   }
+  panel_ = panel_rows(inner_, threads);
+  // No panel of one row either.
+  if (shape.ta && inner_.m % panel_ == 1) panel_ += 1;
+  panels_ = static_cast<int>((inner_.m + panel_ - 1) / panel_);
   // Pieces meet in f32, so that a bf16 result is rounded once.
   if (step_ < shape.k) inner_.out = DType::f32;
-  const auto arrange = [&](bool pack) {
-    pack_in_ = pack;
-    if (pack) {
-      inner_.lda = inner_.ta ? inner_.m : inner_.k;
-      inner_.ldb = inner_.tb ? inner_.k : inner_.n;
-    }
-    pack_out_ = thin || inner_.out != shape.out;
-    pieces_ = make(library, inner_);
-  };
-  arrange(thin);
-  if (!pieces_.exist()) {
+  if (!arrange(library, thin)) {
     inner_.in = inner_.out = DType::f32;
-    arrange(thin || shape.in != DType::f32);
-    if (!pieces_.exist())
+    if (!arrange(library, thin || shape.in != DType::f32))
       throw Error("LibraryError", "oneDNN " + library.version() + " has no f32 product of [" + std::to_string(shape.m) + ", " + std::to_string(shape.k) + "] and [" +
                                       std::to_string(shape.k) + ", " + std::to_string(shape.n) + "]");
   }
@@ -117,10 +145,23 @@ Product::Product(const Library& library, const Shape& shape) : shape_(shape), in
     if (shape.bias) bias_ = place(bytes(inner_.n, inner_.in));
   }
   if (pack_out_) c_ = place(bytes(inner_.m * inner_.n, inner_.out));
-  std::size_t scratchpad = 0;
-  for (const auto* p : {pieces_.first.get(), pieces_.later.get(), pieces_.last.get()})
-    if (p != nullptr) scratchpad = std::max(scratchpad, p->scratchpad());
-  scratchpad_ = place(scratchpad);
+  const std::size_t scratchpad = std::max(whole_.scratchpad(), rest_.scratchpad());
+  lane_bytes_ = (scratchpad + 63) / 64 * 64;
+  scratchpad_ = place(lane_bytes_ * static_cast<std::size_t>(panels_));
+}
+
+void Product::multiply(const Pieces& pieces, int lane, std::int64_t row, Pointers p) const {
+  const Shape& s = inner_;
+  const auto size = static_cast<std::int64_t>(size_of(s.in));
+  const std::int64_t a_step = (s.ta ? s.lda : 1) * size, b_step = (s.tb ? 1 : s.ldb) * size;
+  p.a = static_cast<const char*>(p.a) + row * (s.ta ? 1 : s.lda) * size;
+  p.c = static_cast<char*>(p.c) + row * s.n * static_cast<std::int64_t>(size_of(s.out));
+  p.scratchpad = static_cast<char*>(p.scratchpad) + lane_bytes_ * static_cast<std::size_t>(lane);
+  for (std::int64_t k = 0; k < s.k; k += step_) {
+    (k == 0 ? pieces.first : s.k - k >= step_ ? pieces.later : pieces.last)->run(lane, p);
+    p.a = static_cast<const char*>(p.a) + step_ * a_step;
+    p.b = static_cast<const char*>(p.b) + step_ * b_step;
+  }
 }
 
 void Product::run(const void* a, const void* b, const void* bias, void* c, void* workspace) const {
@@ -138,11 +179,26 @@ void Product::run(const void* a, const void* b, const void* bias, void* c, void*
   void* result = pack_out_ ? base + c_ : c;
   const Matrix outside{s.m, s.n, s.n}, inside{i.m, i.n, i.n};
   if (pack_out_ && s.add) repack(c, s.out, outside, result, i.out, inside);
-  const auto size = static_cast<std::int64_t>(size_of(i.in));
-  const std::int64_t a_step = (i.ta ? i.lda : 1) * size, b_step = (i.tb ? 1 : i.ldb) * size;
-  for (std::int64_t k = 0; k < s.k; k += step_) {
-    const Primitive& p = k == 0 ? *pieces_.first : s.k - k >= step_ ? *pieces_.later : *pieces_.last;
-    p.run(static_cast<const char*>(a) + k * a_step, static_cast<const char*>(b) + k * b_step, bias, result, base + scratchpad_);
+  const Pointers pointers{a, b, bias, result, base + scratchpad_};
+  const auto panel = [&](int lane) {
+    const std::int64_t row = lane * panel_;
+    multiply(i.m - row >= panel_ ? whole_ : rest_, lane, row, pointers);
+  };
+  if (panels_ == 1) {
+    const Threads threads(i.ta ? 1 : threads_);
+    panel(0);
+  } else {
+    std::exception_ptr failure;  // an exception may not leave a parallel region
+#pragma omp parallel for schedule(static) num_threads(panels_)
+    for (int lane = 0; lane < panels_; ++lane) {
+      try {
+        panel(lane);
+      } catch (...) {
+#pragma omp critical(lomo_product)
+        failure = std::current_exception();
+      }
+    }
+    if (failure) std::rethrow_exception(failure);
   }
   if (pack_out_) repack(result, i.out, inside, c, s.out, outside);
 }
@@ -160,8 +216,7 @@ const Product& Products::get(const Shape& shape) {
   const std::lock_guard lock(mutex_);
   auto& slot = cache_[shape];
   if (slot == nullptr) {
-    const Threads threads(threads_);
-    slot = std::make_unique<Product>(library_, shape);
+    slot = std::make_unique<Product>(library_, shape, threads_);
     made_.fetch_add(1);
   }
   return *slot;
