@@ -1,6 +1,6 @@
 // Opens a run: data tokenized, memory planned and reserved, weights in place.
 import type { Dataset, Source, Tokenizer } from '@lomo/data';
-import { openDataset, openTokenizer } from '@lomo/data';
+import { DataError, openDataset, openTokenizer } from '@lomo/data';
 import type { Files, ModelFamily } from '@lomo/models';
 import { builtInFamilies, familyOf, nodeFiles, readConfig } from '@lomo/models';
 import { adalomo, adamw, lomo, sgd } from '@lomo/optim';
@@ -77,16 +77,31 @@ export async function openSession(input: SessionInput): Promise<Session> {
   }
 }
 
-function openData(config: RunConfig, options: { sources: RunConfig['datasets']; tokenizer: Tokenizer; vocabSize: number; signal?: AbortSignal }): Promise<Dataset> {
+/** Settings as @lomo/data spells them, and as a run does: its complaints are read by people who write the latter. */
+const spellings: Readonly<Record<string, string>> = {
+  maxSeqLength: 'max_seq_length',
+  trainOnInputs: 'train_on_inputs',
+  microBatches: 'gradient_accumulation_steps',
+  capacity: 'per_device_train_batch_size x max_seq_length',
+};
+
+/** Throws what openDataset throws, its settings under their names in a run. */
+async function openData(config: RunConfig, options: { sources: RunConfig['datasets']; tokenizer: Tokenizer; vocabSize: number; signal?: AbortSignal }): Promise<Dataset> {
   const sources = options.sources.map((source) => Object.fromEntries(Object.entries(source).filter(([, value]) => value !== undefined)) as unknown as Source);
-  return openDataset({
-    ...options,
-    sources,
-    maxSeqLength: config.max_seq_length,
-    overlong: config.overlong === 'error' ? 'fail' : config.overlong,
-    trainOnInputs: config.train_on_inputs,
-    seed: config.data_seed ?? config.seed,
-  });
+  try {
+    return await openDataset({
+      ...options,
+      sources,
+      maxSeqLength: config.max_seq_length,
+      overlong: config.overlong === 'error' ? 'fail' : config.overlong,
+      trainOnInputs: config.train_on_inputs,
+      seed: config.data_seed ?? config.seed,
+    });
+  } catch (error) {
+    if (!(error instanceof DataError)) throw error;
+    const message = error.message.replace(/\b[a-z]+[A-Z]\w*|\bcapacity\b/g, (word) => spellings[word] ?? word);
+    throw new LomoError(error.code, message, { ...error.details }, error);
+  }
 }
 
 /** Steps of training and evaluation, of one shape. */

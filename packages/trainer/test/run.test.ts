@@ -223,3 +223,7 @@ test('judged before the first write, the same gradient changes no byte', async (
   expect(events.find((e) => e.kind === 'rejected')).toMatchObject({ step: 4, error: { code: 'NonFiniteGradient' } });
   expect(session.done).toBe(6);
 });
+
+test('complaints about data use the names of a run', async () => {
+  await expect(open({ max_seq_length: 4 })).rejects.toThrow(/over 4 tokens.*raise max_seq_length/);
+});
