@@ -22,9 +22,14 @@ LOMO_INLINE f32x16 exp(const f32x16& a) {
   p = fma(p, r, f32x16(1.0f / 6));
   p = fma(p, r, f32x16(0.5f));
   p = fma(p * r, r, r) + 1.0f;
+#if defined(__AVX512F__)
+  p.part[0] = _mm512_scalef_ps(p.part[0], n.part[0]);
+  return p;
+#else
   const i32x16 k = bits<std::int32_t>(shifted) - bits<std::int32_t>(f32x16(magic));
   const i32x16 half = k >> 1;  // two factors, because 2^k alone leaves the normal range at both ends
   return p * bits<float>((half + 127) << 23) * bits<float>((k - half + 127) << 23);
+#endif
 }
 
 // 1 / (1 + e^-x).

@@ -76,11 +76,17 @@ LOMO_INLINE std::uint16_t f16_bits(float f) {
   return static_cast<std::uint16_t>(sign | (u - 0x3f000000u));
 }
 
-LOMO_INLINE f32x16 load(const float* p) {
-  f32x16 r;
-  std::memcpy(&r, p, sizeof r);
+// Register by register: a copy of the whole struct would go through the stack.
+template <class E> LOMO_INLINE vec<E> load_parts(const E* p) {
+  vec<E> r;
+  for (int i = 0; i < vec<E>::parts; ++i) __builtin_memcpy(&r.part[i], p + i * vec<E>::per, register_bytes);
   return r;
 }
+template <class E> LOMO_INLINE void store_parts(E* p, const vec<E>& a) {
+  for (int i = 0; i < vec<E>::parts; ++i) __builtin_memcpy(p + i * vec<E>::per, &a.part[i], register_bytes);
+}
+
+LOMO_INLINE f32x16 load(const float* p) { return load_parts(p); }
 LOMO_INLINE f32x16 load(const bf16* p) { return bits<float>(widen(reinterpret_cast<const std::uint16_t*>(p)) << 16); }
 LOMO_INLINE f32x16 load(const f16* p) {
   f32x16 r;
@@ -93,14 +99,12 @@ LOMO_INLINE f32x16 load(const f16* p) {
 #endif
   return r;
 }
-LOMO_INLINE i32x16 load(const std::int32_t* p) {
-  i32x16 r;
-  std::memcpy(&r, p, sizeof r);
-  return r;
-}
+LOMO_INLINE i32x16 load(const std::int32_t* p) { return load_parts(p); }
+LOMO_INLINE u32x16 load(const std::uint32_t* p) { return load_parts(p); }
 
-LOMO_INLINE void store(float* p, const f32x16& a) { std::memcpy(p, &a, sizeof a); }
-LOMO_INLINE void store(std::int32_t* p, const i32x16& a) { std::memcpy(p, &a, sizeof a); }
+LOMO_INLINE void store(float* p, const f32x16& a) { store_parts(p, a); }
+LOMO_INLINE void store(std::int32_t* p, const i32x16& a) { store_parts(p, a); }
+LOMO_INLINE void store(std::uint32_t* p, const u32x16& a) { store_parts(p, a); }
 // The 16 bits of a bf16 in the low half of each lane, rounded to nearest even.
 LOMO_INLINE u32x16 bf16_nearest(const f32x16& a) {
   const u32x16 u = bits<std::uint32_t>(a);

@@ -1,5 +1,6 @@
 // Stochastic rounding delivers the exact value in expectation, in normals and subnormals, and leaves exact and special values alone.
 #include "harness.h"
+#include "philox.h"
 
 namespace test {
 namespace {
@@ -40,9 +41,27 @@ void specials(DType t) {
   }
 }
 
+// f16, bit by bit: 13 low bits of the word below the kept ones of a normal; word / 2^32 against the fraction of a subnormal.
+void f16_bits() {
+  const std::int64_t n = 4000;
+  const Tensor scalars = numbers(DType::f32, {1, 1, 1, 1, 0, 0, 0, 0}), counters = numbers(DType::i32, {8, 21, 22, 0, 0, 0, 0, 0});
+  Tensor g(DType::f32, {n}), p(DType::f16, {n});
+  Numbers want;
+  for (std::int64_t i = 0; i < n; ++i) {
+    p.put(i, 0);
+    g.put(i, -std::ldexp(1 + static_cast<double>(i) / n, -34 + static_cast<int>(i % 40)) * (i % 3 == 0 ? -1 : 1));
+    const double x = -g[i], size = std::fabs(x), unit = spacing(x, DType::f16), whole = std::floor(size / unit), fraction = size / unit - whole;
+    const std::uint32_t word = philox({21, 22}, {static_cast<std::uint32_t>(i / 4), 0, 8, 0})[static_cast<std::size_t>(i % 4)];
+    const bool up = size < 0x1p-14 ? word * 0x1p-32 < fraction : fraction + (word & 0x1fff) * 0x1p-13 >= 1;
+    want.push_back((x < 0 ? -1 : 1) * (whole + up) * unit);
+  }
+  check({"lomo_update", {g, scalars}, {p, counters}, {}, {0, 0, 0, 0, 0, 1, 0}}, {want}, {0, 0}, true);
+}
+
 }  // namespace
 
 void test_rounding() {
+  f16_bits();
   for (const DType t : {DType::bf16, DType::f16}) {
     expectation(t, 1.0, 1e-4);
     expectation(t, -0.75, 3e-5);

@@ -29,7 +29,7 @@ if [[ "${1:-}" != sanitize ]]; then
   "$out/fast/run" "$@"
 fi
 if [[ "${1:-}" != speed ]]; then
-  sanitize=(-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all)
+  sanitize=(-O1 -g1 -fno-var-tracking -fsanitize=address,undefined -fno-sanitize-recover=all)
   { compile "$out/sanitized" portable "${sanitize[@]}"
     for t in "${tests[@]}"; do echo "$cxx ${flags[*]} ${sanitize[*]} -DLOMO_PORTABLE_ONLY -c $t.cpp -o $out/sanitized/test.$t.o"; done
   } | parallel_build
