@@ -81,11 +81,11 @@ export function referenceBackend(): ReferenceBackend {
   return new ReferenceBackend({ ops: [...tensorOps, ...optimOps] });
 }
 
-/** Opens a backend. Throws LomoError MissingBackend when '@lomo/cpu' cannot be loaded, and what the backend itself throws. */
-export async function openEngine(name: BackendName): Promise<Engine> {
+/** Opens a backend; `threads` are those of a native one. Throws LomoError MissingBackend when '@lomo/cpu' cannot be loaded, and what the backend itself throws. */
+export async function openEngine(name: BackendName, threads = 1): Promise<Engine> {
   if (name === 'reference') return new Engine(name, referenceBackend());
   const module = await import('@lomo/cpu').catch((cause: unknown) => {
     throw new LomoError('MissingBackend', "'@lomo/cpu' cannot be loaded; run `pnpm install && pnpm build`", {}, cause);
   });
-  return new Engine(name, module.cpu({ threads: 2 }));
+  return new Engine(name, module.cpu({ threads }));
 }

@@ -28,7 +28,7 @@ export async function runCommand(argv: readonly string[], world: World): Promise
 }
 
 async function command(argv: readonly string[], world: World): Promise<0 | 1 | 2> {
-  const { folders: given, backend, steps, models, json, help } = parseArguments(argv);
+  const { folders: given, backend, steps, models, threads, json, help } = parseArguments(argv);
   if (help) {
     world.out(usage);
     return 0;
@@ -38,7 +38,7 @@ async function command(argv: readonly string[], world: World): Promise<0 | 1 | 2
   if (absent !== undefined) throw new Error(`no folder ${absent}; give one laid out like shared/golden`);
   const elsewhere = { models: models.map((folder) => resolve(world.cwd, folder)), shared: existsSync(world.shared) ? world.shared : null };
   const started = performance.now();
-  await using engine = await openEngine(backend);
+  await using engine = await openEngine(backend, threads);
   const found: { readonly folder: string; readonly rows: readonly Row[] }[] = [];
   for (const folder of folders) {
     if (!json) world.out(`${folder}\n`);

@@ -16,6 +16,14 @@ describe.skipIf(!hasGolden)('copies of the shared golden values (skipped where .
     expect(ran.lines.filter((line) => line.startsWith('skip')).map((line) => line.split(/\s+/)[1])).toEqual(['rules', 'numbers', 'tokenizers', 'runs']);
   });
 
+  test('the CPU backend gives the same errors on two threads as on one', async () => {
+    const folder = await copyOf('models/llama', 'models/qwen3', 'rules');
+    const [one, two] = [await run([folder, '--threads', '1']), await run([folder, '--threads', '2'])];
+    expect(one.status).toBe(0);
+    expect(one.lines.length).toBeGreaterThan(50);
+    expect(two.lines.slice(0, -1)).toEqual(one.lines.slice(0, -1));
+  });
+
   test('one wrong loss, logit or gradient: status 1, and the case is named', async () => {
     const folder = await copyOf('models/llama', 'models/qwen2');
     await edit(join(folder, 'models', 'llama', 'golden.json'), (json: { loss: number }) => (json.loss += 1e-5));
@@ -105,6 +113,7 @@ describe('the command line', () => {
       [['--backend', 'tpu'], /--backend tpu: expected cpu or reference/],
       [['/nowhere/at/all'], /no folder \/nowhere\/at\/all/],
       [['--steps', '0', '.'], /--steps 0: expected a whole number/],
+      [['--threads', 'two'], /--threads two: expected a whole number/],
       [['--fast'], /--fast/],
       [[await temporary(), '--backend', 'reference'], /nothing to check/],
     ] as const) {
