@@ -44,8 +44,10 @@ template <class T> void backward(const Call& call, std::int64_t rows, std::int64
   const std::int64_t start = call.integer(0);
   const std::int64_t row_bytes = h * static_cast<std::int64_t>(2 * sizeof(T));
   const int threads = threads_for(call, rows * row_bytes);
-  // Blocks of rows that stay in the caches, each swept twice: columns over the threads for the sums, then rows for dx.
-  const std::int64_t each = larger<std::int64_t>(4, 256 * 1024 / larger<std::int64_t>(row_bytes, 1) / 4 * 4), block = each * threads;
+  // Blocks of rows that stay in the caches, each swept twice: columns over the threads for the sums, then rows for dx. Several threads
+  // meet twice a block, which costs a time slice where cores are shared, so their blocks are larger.
+  const std::int64_t cached = (threads == 1 ? 256 : 2048) * 1024;
+  const std::int64_t each = larger<std::int64_t>(4, cached / larger<std::int64_t>(row_bytes, 1) / 4 * 4), block = each * threads;
   const std::int64_t columns = ceil_div(ceil_div(h, 64), threads) * 64;
 
   const auto add_columns = [=](std::int64_t first, std::int64_t last, int t) {
