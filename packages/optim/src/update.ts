@@ -45,7 +45,7 @@ export function writeRounded(p: View, counters: View, options: UpdateAttributes 
     const word = randomWord({ seed, key: options.key, step: counters.data[0]!, element: options.element + i });
     return roundStochastic(value, p.dtype, word);
   });
-  if (p.dtype === 'f16' && values.some((v) => !(Math.abs(v) < 65520))) closeGate(counters, options.index);
+  if (p.dtype === 'f16' && values.some((v) => !(Math.abs(v) <= 65504))) closeGate(counters, options.index);
   if (counters.data[3] !== 0) return;
   p.data.set(values);
 }
