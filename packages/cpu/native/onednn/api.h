@@ -16,6 +16,7 @@ enum : int { arg_source = 1, arg_destination = 17, arg_weights = 33, arg_bias = 
 enum : int { query_implementation = 8, query_scratchpad = 136 };
 enum : int { kind_cpu = 1, stream_default = 1, scratchpad_user = 1 };
 enum : int { linear_v2 = 127, linear_v3 = 38 };  // the eltwise algorithm alpha x + beta
+enum : int { isa_avx512 = 0x20 };  // the bit every kind of AVX-512 from Skylake on has, and no lesser one
 enum : unsigned { runtime_sequential = 1, runtime_openmp = 2 };
 
 struct Version {
@@ -57,6 +58,7 @@ struct Api {
   Status (*memory_set_data_handle)(void* memory, void* data);
   Status (*memory_destroy)(void* memory);
   Status (*set_primitive_cache_capacity)(int capacity);
+  int (*effective_cpu_isa)();
   // Version 2 only.
   Status (*memory_desc_init_by_strides)(void* desc, int rank, const Dims dims, int type, const Dims strides);
   Status (*matmul_desc_init)(void* operation, const void* source, const void* weights, const void* bias, const void* destination);

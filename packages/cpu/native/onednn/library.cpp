@@ -76,6 +76,7 @@ void Library::bind() {
   get(api_.memory_set_data_handle, "dnnl_memory_set_data_handle");
   get(api_.memory_destroy, "dnnl_memory_destroy");
   get(api_.set_primitive_cache_capacity, "dnnl_set_primitive_cache_capacity");
+  get(api_.effective_cpu_isa, "dnnl_get_effective_cpu_isa");
   if (version_.major == 2) {
     get(api_.memory_desc_init_by_strides, "dnnl_memory_desc_init_by_strides");
     get(api_.matmul_desc_init, "dnnl_matmul_desc_init");

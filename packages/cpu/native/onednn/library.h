@@ -19,6 +19,8 @@ class Library {
   const Api& api() const { return api_; }
   int major() const { return version_.major; }
   std::string version() const;
+  // Whether it computes with AVX-512 here.
+  bool wide() const { return (api_.effective_cpu_isa() & isa_avx512) != 0; }
   const std::string& path() const { return path_; }  // of the file that was opened
   void* engine() const { return engine_; }
 

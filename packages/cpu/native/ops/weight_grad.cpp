@@ -10,7 +10,7 @@ namespace lomo::LOMO_ISA {
 namespace {
 
 // Tokens per partial sum (docs/kernels.md). Products of up to 512 tokens have the same bits on any number of threads and in any row
-// tile (onednn/products.cpp says how).
+// tile (onednn/product.cpp says how).
 constexpr std::int64_t chunk = 512;
 
 bool accepts(const Signature& s, bool add) {
