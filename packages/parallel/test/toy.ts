@@ -1,5 +1,5 @@
 // A small LLaMA-like model straight from ops, tied or not, so that programs are tested without the models package.
-import type { Batch, Device, Parameter } from '@lomo/tensor';
+import type { Batch, Device, DType, Parameter } from '@lomo/tensor';
 import { add, attention, embedding, encode, linear, linearCrossEntropy, Module, Random, rmsNorm, rope, siluMul, Stage } from '@lomo/tensor';
 import type { Tensor } from '@lomo/tensor';
 import type { HostBatch } from '../src/index.ts';
@@ -10,6 +10,10 @@ export interface ToyOptions {
   readonly vocabulary?: number;
   readonly hidden?: number;
   readonly seed?: number;
+  /** Of the weights; f32 unless given. */
+  readonly dtype?: DType;
+  /** Who learns; everybody unless given. */
+  readonly trainable?: (path: string) => boolean;
 }
 
 const heads = 4;
@@ -100,12 +104,12 @@ export class Toy extends Module {
 
   constructor(device: Device, options: ToyOptions = {}) {
     super();
-    const { blocks = 2, tied = false, vocabulary = 37, hidden = 16, seed = 1 } = options;
+    const { blocks = 2, tied = false, vocabulary = 37, hidden = 16, seed = 1, dtype = 'f32', trainable = () => true } = options;
     const random = new Random(seed);
     const make = (name: string, shape: readonly number[]): Parameter => {
-      const p = device.parameter(name, { shape, dtype: 'f32' });
+      const p = device.parameter(name, { shape, dtype, trainable: trainable(name) });
       const size = shape.reduce((a, b) => a * b, 1);
-      device.write(p, encode('f32', shape.length === 1 ? random.normal(size, 0.1, name.includes('norm') ? 1 : 0) : random.normal(size, 0.25)));
+      device.write(p, encode(dtype, shape.length === 1 ? random.normal(size, 0.1, name.includes('norm') ? 1 : 0) : random.normal(size, 0.25)));
       return p;
     };
     const frequencies = device.allocate({ shape: [hidden / heads / 2], dtype: 'f32' }, 'weights');
@@ -133,6 +137,12 @@ export function toyBatches(options: { readonly count: number; readonly tokens: n
       starts: Int32Array.from({ length: tokens / length + 1 }, (_, s) => s * length),
     };
   });
+}
+
+/** The same stream of tokens cut into `count` micro-batches. */
+export function cut(batches: readonly HostBatch[], count: number): HostBatch[] {
+  const size = batches.length / count;
+  return Array.from({ length: count }, (_, m) => joined(batches.slice(m * size, (m + 1) * size)));
 }
 
 /** `batches` of equal capacity joined into one. */

@@ -68,7 +68,8 @@ export class Device {
 
   /** A new tensor the caller owns; its bytes hold anything. */
   allocate(spec: Spec, category: Category): Tensor {
-    return new Tensor(this, this.arena.allocate(bytesOf(spec), category), { ...spec, owning: true });
+    const { shape, dtype } = spec; // a tensor is a spec too: its place is not taken over
+    return new Tensor(this, this.arena.allocate(bytesOf(spec), category), { shape, dtype, owning: true });
   }
 
   /** A new parameter, owned by the module that asked. */
