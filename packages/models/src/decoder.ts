@@ -1,5 +1,5 @@
 // A decoder as stages: the embedding, one stage a block, and the head with its loss. The families of this package all have this shape.
-import type { Batch, Parameter, Tensor } from '@lomo/tensor';
+import type { Batch, Module, Parameter, Tensor } from '@lomo/tensor';
 import { LomoError, attention, embedding, headLogits, linearCrossEntropy } from '@lomo/tensor';
 import type { Build, DecodeStep, Reach, StageBlueprint } from './build.ts';
 import { CausalStage } from './build.ts';
@@ -9,9 +9,20 @@ import { Block, RmsNorm } from './layers.ts';
 const embeddingPath = 'model.embed_tokens.weight';
 const headPath = 'lm_head.weight';
 
-/** The stages of a configuration, in order: 'embedding', 'block 0', ..., 'head'. */
-export function decoderStages(config: ModelConfig): readonly StageBlueprint[] {
-  const blocks = config.windows.map((_, layer) => ({ name: `block ${layer}`, create: (build: Build) => new BlockStage(build, { config, layer }) }));
+/** One decoder layer: [T, h] -> [T, h]. */
+export interface DecoderBlock extends Module {
+  forward(x: Tensor, reach: Reach): Tensor;
+}
+
+/** Makes the layer whose parameters' names begin with `path`: 'model.layers.3'. */
+export type MakeBlock = (build: Build, path: string, at: { readonly config: ModelConfig; readonly layer: number }) => DecoderBlock;
+
+/** LLaMA's own: attention, then the MLP. */
+const llamaBlock: MakeBlock = (build, path, at) => new Block(build, path, at);
+
+/** The stages of a configuration, in order: 'embedding', 'block 0', ..., 'head'. A family with another layer brings `makeBlock`. */
+export function decoderStages(config: ModelConfig, makeBlock: MakeBlock = llamaBlock): readonly StageBlueprint[] {
+  const blocks = config.windows.map((_, layer) => ({ name: `block ${layer}`, create: (build: Build) => new BlockStage(build, { config, layer, makeBlock }) }));
   return [
     { name: 'embedding', create: (build) => new EmbeddingStage(build, config) },
     ...blocks,
@@ -41,12 +52,12 @@ export class EmbeddingStage extends CausalStage {
 /** One decoder layer as a stage. */
 export class BlockStage extends CausalStage {
   readonly name: string;
-  readonly block: Block;
+  readonly block: DecoderBlock;
 
-  constructor(build: Build, at: { readonly config: ModelConfig; readonly layer: number }) {
+  constructor(build: Build, at: { readonly config: ModelConfig; readonly layer: number; readonly makeBlock: MakeBlock }) {
     super();
     this.name = `block ${at.layer}`;
-    this.block = new Block(build, `model.layers.${at.layer}`, at);
+    this.block = at.makeBlock(build, `model.layers.${at.layer}`, at);
   }
 
   forward(batch: Batch, arriving: Tensor | null): Tensor {
