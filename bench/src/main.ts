@@ -1,7 +1,23 @@
-// `pnpm bench VERB`: each verb measures one thing, prints a table and, last, its figure; with --check it exits 1 naming the bar missed.
+// `pnpm bench VERB`: each verb measures one thing, prints a table and, last, its figure; with --check it exits 1 naming the bars missed.
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { benchFolder } from './manners.ts';
+import { ops } from './ops.ts';
 import { picture } from './picture.ts';
+import { quickstart } from './quickstart.ts';
+import { products } from './products.ts';
+import { profile } from './profile.ts';
 import { train } from './train.ts';
+
+const usage = `pnpm bench train     ours against PyTorch, in turn: tokens/s, memory, losses
+           [--python PATH] [--models 15m,110m] [--dtypes f32] [--shapes 256x4,1024x1] [--optims lomo] [--rounds 3] [--steps N] [--threads 2]
+           [--recompute] [--compile layer] [--preload "A.so B.so"] [--peers FOLDER] [--check] [--json] [--save]
+pnpm bench products  our matrix products against the best product of the same run   [--models] [--dtypes] [--shapes] [--threads] [--json] [--save]
+pnpm bench ops       every kernel of a step against its own limit                   [--models] [--dtypes] [--shapes] [--threads] [--json] [--save]
+pnpm bench profile   where a step's time goes, launch by launch                     [--models] [--dtypes] [--shapes] [--threads] [--optims] [--recompute] [--json] [--save]
+pnpm bench picture   draws docs/memory.svg from a real step                         [--models 110m] [--out FILE]
+A model is one of 1m, 15m, 42m, 110m, 0.5b; a shape is tokens x rows. The peer's interpreter may also be given as PEER_PYTHON.
+`;
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -9,37 +25,74 @@ const { values, positionals } = parseArgs({
     check: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
     save: { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
+    recompute: { type: 'boolean', default: false },
     python: { type: 'string' },
-    models: { type: 'string', default: '15m,110m' },
-    shapes: { type: 'string', default: '256x4,1024x1' },
+    peers: { type: 'string' },
+    compile: { type: 'string' },
+    preload: { type: 'string' },
+    out: { type: 'string' },
+    models: { type: 'string' },
+    dtypes: { type: 'string', default: 'f32' },
+    shapes: { type: 'string' },
     optims: { type: 'string', default: 'lomo' },
     rounds: { type: 'string', default: '3' },
+    steps: { type: 'string' },
     threads: { type: 'string', default: '2' },
-    peers: { type: 'string' },
-    recompute: { type: 'boolean', default: false },
   },
 });
 
-const usage = 'pnpm bench train [--check] [--json] [--save] [--python PATH] [--models 15m,110m] [--shapes 256x4,1024x1] [--optims lomo] [--rounds 3] [--threads 2] [--recompute] [--peers DIR]\npnpm bench picture';
-const list = (text: string): string[] => text.split(',').filter((part) => part !== '');
+// Before the addon loads libgomp: see ours.ts.
+process.env['GOMP_SPINCOUNT'] ??= '10000';
 
-switch (positionals[0]) {
-  case 'train':
-    process.exitCode = await train({
-      ...values,
-      python: values.python ?? process.env['PEER_PYTHON'] ?? null,
-      models: list(values.models),
-      shapes: list(values.shapes),
-      optims: list(values.optims),
-      rounds: Number(values.rounds),
-      threads: Number(values.threads),
-      peers: values.peers ?? null,
-    });
-    break;
-  case 'picture':
-    await picture();
+const verb = positionals[0];
+const list = (text: string): string[] => text.split(',').filter((part) => part !== '');
+const count = (text: string, name: string): number => {
+  const n = Number(text);
+  if (!Number.isInteger(n) || n < 1) throw new Error(`--${name} ${text}: expected a whole number from 1`);
+  return n;
+};
+
+async function main(): Promise<number> {
+  const { json, save, check, recompute } = values;
+  const [dtypes, optims, threads] = [list(values.dtypes), list(values.optims), count(values.threads, 'threads')];
+  const models = (fallback: string): string[] => list(values.models ?? fallback);
+  const shapes = (fallback: string): string[] => list(values.shapes ?? fallback);
+  const measured = { json, save, check, dtypes, threads, optims, recompute };
+  if (check && verb !== 'train') throw new Error(`--check: only train has bars`);
+  switch (verb) {
+    case 'train':
+      return train({
+        ...measured,
+        models: models('15m,110m'),
+        shapes: shapes('256x4,1024x1'),
+        rounds: count(values.rounds, 'rounds'),
+        steps: values.steps === undefined ? undefined : count(values.steps, 'steps'),
+        python: values.python ?? process.env['PEER_PYTHON'],
+        peers: values.peers ?? join(benchFolder, '..', '..', 'shared', 'peers'),
+        compile: values.compile,
+        preload: values.preload,
+      });
+    case 'products':
+      return products({ ...measured, models: models('15m,110m'), shapes: shapes('256x4') });
+    case 'ops':
+      return ops({ ...measured, models: models('110m'), shapes: shapes('256x4') });
+    case 'profile':
+      return profile({ ...measured, models: models('110m'), shapes: shapes('256x4') });
+    case 'picture':
+      return picture({ model: models('110m')[0]!, out: values.out ?? join(benchFolder, '..', 'docs', 'memory.svg') });
+    case 'quickstart':
+    process.exitCode = await quickstart();
     break;
   default:
-    process.stderr.write(`${usage}\n`);
-    process.exitCode = 2;
+      process.stderr.write(usage);
+      return values.help ? 0 : 2;
+  }
+}
+
+try {
+  process.exitCode = values.help && verb === undefined ? (process.stdout.write(usage), 0) : await main();
+} catch (error) {
+  process.stderr.write(`bench ${verb ?? ''}: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.exitCode = 2;
 }

@@ -1,129 +1,177 @@
-// bench train: the same model, tokens, dtype and threads trained by us and by PyTorch in turn; tokens a second as ratios.
-import { existsSync, mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
+// bench train: the same model, weights, tokens, dtype and threads trained by us and by PyTorch in turn; tokens a second as ratios.
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 import { Random } from '@lomo/tensor';
-import { geometricMean, lastJson, machine, spread, table } from './manners.ts';
-import type { OursOptions, OursResult } from './ours.ts';
+import type { Report, Reporting } from './manners.ts';
+import { benchFolder, deliver, dtypeOf, geometricMean, inTurn, lastJson, ratios, shapeOf, spread, table } from './manners.ts';
+import type { OursOptions, OursResult } from './measure.ts';
+import { modelConfig } from './models.ts';
 
-export interface TrainOptions {
-  readonly check: boolean;
-  readonly json: boolean;
-  readonly save: boolean;
-  /** The peer's interpreter; null: only our side is measured. */
-  readonly python: string | null;
+export interface TrainOptions extends Reporting {
+  /** The peer's interpreter. */
+  readonly python: string | undefined;
+  /** Folder of torch_lomo.py. */
+  readonly peers: string;
   readonly models: readonly string[];
+  readonly dtypes: readonly string[];
   readonly shapes: readonly string[];
   readonly optims: readonly string[];
   readonly rounds: number;
+  /** Timed steps a process; by the model's size unless given. */
+  readonly steps: number | undefined;
   readonly threads: number;
   readonly recompute: boolean;
-  readonly peers: string | null;
+  /** torch.compile: 'model' or 'layer'. */
+  readonly compile: string | undefined;
+  /** Libraries loaded before the peer's own: an allocator, a patch of MKL. */
+  readonly preload: string | undefined;
 }
 
+/** What the benches read of the peer's line. */
 interface PeerResult {
   readonly tokens_per_s: number;
+  readonly gflop_per_s: number;
   readonly losses: readonly number[];
   readonly rss_mib: { readonly peak: number };
+  readonly peak_minus_imports_mib: number;
   readonly versions: { readonly torch: string };
 }
 
 interface Cell {
   readonly name: string;
+  readonly dtype: 'f32' | 'bf16';
   readonly ours: readonly OursResult[];
+  /** Empty without a peer. */
   readonly peer: readonly PeerResult[];
 }
 
-const here = dirname(fileURLToPath(import.meta.url));
-const root = join(here, '..', '..');
-/** Not slower than PyTorch as pip installs it, in any cell. */
+/** Not slower than the peer, in any cell. */
 const bar = 1;
-/** Losses of the first steps may differ by this share: the two sides round differently, and nothing else. */
-const lossTolerance = 2e-3;
-const stepsOf: Readonly<Record<string, number>> = { '15m': 8, '110m': 4 };
+/** Shares by which losses of a step may differ: the two sides round differently, and nothing else. */
+const lossTolerance = { f32: 2e-3, bf16: 2e-2 } as const;
+const stepsOf: Readonly<Record<string, number>> = { '1m': 10, '15m': 8, '110m': 4 };
 
-/** Runs the grid; returns the exit code. */
+/** Runs the grid; returns the exit code: 1 where `check` found a bar missed, 2 where `check` has no peer to compare with. */
 export async function train(options: TrainOptions): Promise<number> {
-  const peers = options.peers ?? join(root, '..', 'shared', 'peers');
-  const script = join(peers, 'torch_lomo.py');
-  if (options.python === null || !existsSync(script)) {
-    process.stderr.write(`bench train: the peer needs --python PATH (or PEER_PYTHON) with torch and transformers, and ${script}\n`);
-    return 2;
+  const script = join(options.peers, 'torch_lomo.py');
+  const python = existsSync(script) ? options.python : undefined;
+  const absent = existsSync(script) ? '--python PATH (or PEER_PYTHON) names no interpreter with torch and transformers' : `${script} is not there`;
+  if (python === undefined) {
+    process.stderr.write(`bench train: only our side is measured, because ${absent}\n`);
+    if (options.check) return 2;
   }
-  const python = options.python;
   const work = mkdtempSync(join(tmpdir(), 'lomo-bench-'));
-  const text = join(work, 'tokens');
-  writeFileSync(text, Uint8Array.from(new Random(1).ints(2 ** 18, 256)));
-  const cells: Cell[] = [];
-  for (const model of options.models) {
-    const folder = join(work, model);
-    const steps = stepsOf[model] ?? 4;
-    await lastJson([python, script, '--model', join(peers, 'configs', `llama-${model}.json`), '--seq', '64', '--batch', '1', '--steps', '1', '--warmup', '0', '--save-init', folder]);
-    for (const shape of options.shapes) {
-      for (const optim of options.optims) {
-        const [seq, batch] = shape.split('x').map(Number) as [number, number];
-        const common = { seq, batch, steps, warmup: 2, lr: 0.01, threads: options.threads };
-        const ours: OursResult[] = [];
-        const peer: PeerResult[] = [];
-        for (let round = 0; round < options.rounds; round++) {
-          const settings: OursOptions = { ...common, folder, text, optim, dtype: 'f32', lr: optim === 'adamw' ? 1e-4 : 0.01, keeps: !options.recompute };
-          ours.push(await lastJson<OursResult>([process.execPath, join(here, 'ours.js'), JSON.stringify(settings)], { env: { GOMP_SPINCOUNT: '10000' } }));
-          const flags = Object.entries({ ...common, model: folder, optim, text }).flatMap(([name, value]) => [`--${name}`, String(value)]);
-          peer.push(await lastJson<PeerResult>([python, script, ...flags, ...(options.recompute ? ['--checkpoint'] : [])]));
+  try {
+    const text = join(work, 'tokens');
+    writeFileSync(text, Uint8Array.from(new Random(1).ints(2 ** 18, 256)));
+    const cells: Cell[] = [];
+    for (const model of options.models) {
+      const folder = python === undefined ? null : await startingWeights(model, { python, script, work });
+      for (const dtype of options.dtypes.map(dtypeOf)) {
+        for (const shape of options.shapes) {
+          for (const optim of options.optims) {
+            const cell = await measureCell({ model, folder, dtype, shape, optim, text }, { ...options, python, script });
+            if (!options.json) process.stderr.write(`${describe(cell)}\n`);
+            cells.push(cell);
+          }
         }
-        cells.push({ name: `${model} f32 ${shape} ${optim}${options.recompute ? ' recomputed' : ''}`, ours, peer });
-        if (!options.json) process.stderr.write(`${describe(cells.at(-1)!)}\n`);
       }
     }
+    return deliver(conclude(cells, { ...options, absent }), options);
+  } finally {
+    rmSync(work, { recursive: true, force: true });
   }
-  return conclude(cells, options);
+}
+
+/** A Hugging Face folder of the model with the weights the peer draws: both sides begin with these. */
+async function startingWeights(model: string, { python, script, work }: { readonly python: string; readonly script: string; readonly work: string }): Promise<string> {
+  const config = join(work, `${model}.json`);
+  const folder = join(work, model);
+  writeFileSync(config, JSON.stringify(modelConfig(model)));
+  await lastJson([python, script, '--model', config, '--seq', '8', '--batch', '1', '--steps', '1', '--warmup', '0', '--save-init', folder]);
+  return folder;
+}
+
+interface CellOptions {
+  readonly model: string;
+  readonly folder: string | null;
+  readonly dtype: 'f32' | 'bf16';
+  readonly shape: string;
+  readonly optim: string;
+  readonly text: string;
+}
+
+async function measureCell(cell: CellOptions, options: TrainOptions & { readonly python: string | undefined; readonly script: string }): Promise<Cell> {
+  const { model, folder, dtype, shape, optim, text } = cell;
+  const { threads, recompute, python, script, compile, preload } = options;
+  // The peer divides its rate by 100 for adamw, whose steps do not shrink with the gradient.
+  const common = { ...shapeOf(shape), steps: options.steps ?? stepsOf[model] ?? 4, warmup: compile === undefined ? 2 : 3, lr: 0.01, threads };
+  const settings: OursOptions = { ...common, model: folder === null ? { name: model } : { folder }, text, optim, dtype, lr: optim === 'adamw' ? 1e-4 : 0.01, keeps: !recompute };
+  const ours = () => lastJson<OursResult>([process.execPath, join(benchFolder, 'dist', 'ours.js'), JSON.stringify(settings)]);
+  const name = `${model} ${dtype} ${shape} ${optim}${recompute ? ' recomputed' : ''}`;
+  if (python === undefined || folder === null) return { name, dtype, peer: [], ...(await inTurn(options.rounds, { ours })) };
+  const flags = Object.entries({ ...common, model: folder, optim, text, dtype: dtype === 'f32' ? 'float32' : 'bfloat16' }).flatMap(([flag, value]) => [`--${flag}`, String(value)]);
+  const { GOMP_SPINCOUNT: _, ...inherited } = process.env; // ours alone
+  const env = preload === undefined ? inherited : { ...inherited, LD_PRELOAD: preload };
+  const peer = () => lastJson<PeerResult>([python, script, ...flags, ...(recompute ? ['--checkpoint'] : []), ...(compile === undefined ? [] : ['--compile', compile])], env);
+  return { name, dtype, ...(await inTurn(options.rounds, { ours, peer })) };
 }
 
 function ratiosOf({ ours, peer }: Cell): ReturnType<typeof spread> {
-  return spread(ours.map((run, i) => run.tokens_per_s / peer[i]!.tokens_per_s));
+  return ratios(ours.map((r) => r.tokens_per_s), peer.map((r) => r.tokens_per_s));
 }
 
-/** Largest relative difference of the first losses: both sides must be training the same thing. */
+/** Largest relative difference of a step's losses: both sides must be training the same thing. */
 function lossDifference({ ours, peer }: Cell): number {
   const [a, b] = [ours[0]!.losses, peer[0]!.losses];
   return Math.max(...a.map((loss, i) => Math.abs(loss - b[i]!) / Math.abs(b[i]!)));
 }
 
 function describe(cell: Cell): string {
+  if (cell.peer.length === 0) return `${cell.name}: ${spread(cell.ours.map((r) => r.tokens_per_s)).median.toFixed(0)} tokens/s`;
   const { median, min, max } = ratiosOf(cell);
   return `${cell.name}: ${median.toFixed(2)} x (${min.toFixed(2)} to ${max.toFixed(2)})`;
 }
 
-function conclude(cells: readonly Cell[], options: TrainOptions): number {
-  const figure = geometricMean(cells.map((cell) => ratiosOf(cell).median));
-  const missed = cells.flatMap((cell) => [
-    ...(ratiosOf(cell).median >= bar ? [] : [`${cell.name}: ${ratiosOf(cell).median.toFixed(2)} x, the bar is ${bar} x`]),
-    ...(lossDifference(cell) <= lossTolerance ? [] : [`${cell.name}: losses differ by ${lossDifference(cell).toExponential(1)}, so the sides do not train the same thing`]),
-  ]);
-  const result = { date: new Date().toISOString(), machine: machine(), torch: cells[0]?.peer[0]?.versions.torch, libraries: cells[0]?.ours[0]?.libraries, threads: options.threads, figure, missed, cells };
-  if (options.save) {
-    mkdirSync(join(root, 'bench', 'results'), { recursive: true });
-    writeFileSync(join(root, 'bench', 'results', `${result.date.slice(0, 10)}-train${options.recompute ? '-recomputed' : ''}.json`), `${JSON.stringify(result, null, 1)}\n`);
-  }
-  if (options.json) process.stdout.write(`${JSON.stringify(result)}\n`);
-  else {
-    const median = (values: readonly number[]): string => spread(values).median.toFixed(0);
-    process.stdout.write(`${machine()}; torch ${String(result.torch)}, stock, eager; ${String(result.libraries)}; ${options.threads} threads, ${options.rounds} rounds in turn\n`);
-    process.stdout.write(
-      `${table([
-        ['', 'ours tokens/s', 'PyTorch tokens/s', 'ratio', 'from', 'to', 'ours peak MiB', 'PyTorch peak MiB', 'losses differ'],
-        ...cells.map((cell) => {
-          const ratio = ratiosOf(cell);
-          return [
-            cell.name, median(cell.ours.map((r) => r.tokens_per_s)), median(cell.peer.map((r) => r.tokens_per_s)), ratio.median.toFixed(2), ratio.min.toFixed(2), ratio.max.toFixed(2),
-            median(cell.ours.map((r) => r.peak_mib)), median(cell.peer.map((r) => r.rss_mib.peak)), lossDifference(cell).toExponential(1),
-          ];
-        }),
-      ])}\n`,
-    );
-    for (const line of missed) process.stdout.write(`missed: ${line}\n`);
-    process.stdout.write(`${figure.toFixed(2)} x PyTorch, geometric mean of ${cells.length} cells\n`);
-  }
-  return options.check && missed.length > 0 ? 1 : 0;
+function barsMissed(cell: Cell): string[] {
+  if (cell.peer.length === 0) return [];
+  const { median } = ratiosOf(cell);
+  const apart = lossDifference(cell);
+  return [
+    ...(median >= bar ? [] : [`${cell.name}: ${median.toFixed(2)} x, the bar is ${bar} x`]),
+    ...(apart <= lossTolerance[cell.dtype] ? [] : [`${cell.name}: losses differ by ${apart.toExponential(1)}, so the sides do not train the same thing`]),
+  ];
+}
+
+function conclude(cells: readonly Cell[], options: TrainOptions & { readonly absent: string }): Report {
+  const { threads, rounds, recompute, compile, preload } = options;
+  const compared = cells.every((cell) => cell.peer.length > 0);
+  const torch = cells[0]?.peer[0]?.versions.torch;
+  const tuned = [compile === undefined ? 'eager' : `compiled by ${compile}`, preload === undefined ? 'stock' : `with ${preload}`].join(', ');
+  const libraries = cells[0]?.ours[0]?.libraries;
+  const figure = compared ? geometricMean(cells.map((cell) => ratiosOf(cell).median)) : null;
+  const middle = (values: readonly number[], digits = 0): string => spread(values).median.toFixed(digits);
+  const peerColumns = ({ peer }: Cell): string[] => [middle(peer.map((r) => r.tokens_per_s)), middle(peer.map((r) => r.gflop_per_s)), middle(peer.map((r) => r.peak_minus_imports_mib))];
+  const rows = cells.map((cell) => {
+    const { ours } = cell;
+    const own = [middle(ours.map((r) => r.tokens_per_s)), middle(ours.map((r) => r.gflop_per_s)), middle(ours.map((r) => r.above_start_mib))];
+    if (!compared) return [cell.name, ...own];
+    const { median, min, max } = ratiosOf(cell);
+    return [cell.name, ...own, ...peerColumns(cell), median.toFixed(2), `${min.toFixed(2)}-${max.toFixed(2)}`, lossDifference(cell).toExponential(0)];
+  });
+  const head = ['', 'tokens/s', 'GFLOP/s', 'MiB', ...(compared ? ['PyTorch tokens/s', 'GFLOP/s', 'MiB', 'ratio', 'spread', 'losses differ'] : [])];
+  const own = cells.map(({ name, ours: [r] }) => [name, r!.arena_mib.toFixed(0), r!.weights_mib.toFixed(0), String(r!.launches), r!.js_us_per_launch.toFixed(1), r!.longest_block_ms.toFixed(0)]);
+  return {
+    name: `train${recompute ? '-recomputed' : ''}${compile === undefined && preload === undefined ? '' : '-tuned'}`,
+    lines: [
+      `${compared ? `torch ${String(torch)}, ${tuned}; ` : ''}${String(libraries)}; ${threads} threads; ${rounds} rounds${compared ? ' in turn' : ''}, medians; MiB: peak of the process above its start`,
+      table([head, ...rows]),
+      '',
+      table([['our side', 'arena MiB', 'weights MiB', 'launches/step', 'script us/launch', 'longest block ms'], ...own]),
+    ],
+    figure: figure === null ? `no peer: ${options.absent}` : `${figure.toFixed(2)} x PyTorch, geometric mean of ${cells.length} ${cells.length === 1 ? 'cell' : 'cells'}`,
+    missed: cells.flatMap(barsMissed),
+    data: { ratio: figure, torch, tuned, libraries, threads, rounds, cells },
+  };
 }

@@ -71,6 +71,7 @@ program
   .option('--max-seq-length <n>', 'longest sample, tokens', integer, 512)
   .option('--batch-size <n>', 'samples of that length evaluated at once', integer, 4)
   .option('--samples <n>', 'completions to write and compare', integer, 100)
+  .option('--template <text>', "how samples were laid out in training, e.g. '{prompt}{completion}'; default: a line feed between")
   .addOption(threads)
   .addOption(backend)
   .option('--json', 'one line of JSON')

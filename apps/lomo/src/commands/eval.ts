@@ -1,6 +1,7 @@
 // lomo eval: a model's loss and exact matches on held-out data.
 import { openDataset, openTokenizer } from '@lomo/data';
 import { complete, openModel } from '@lomo/trainer';
+import { LomoError } from '@lomo/tensor';
 import { openBackend } from '../backends.ts';
 import { onInterrupt } from '../interrupt.ts';
 import { count, percent, screen as openScreen } from '../screen.ts';
@@ -10,6 +11,8 @@ export interface EvalFlags {
   readonly maxSeqLength: number;
   readonly batchSize: number;
   readonly samples: number;
+  /** Prompt and completion as they were trained: '{prompt}{completion}'. */
+  readonly template?: string;
   readonly threads?: number;
   readonly backend: 'cpu' | 'reference';
   readonly json?: boolean;
@@ -20,7 +23,12 @@ export async function evaluate(folder: string, flags: EvalFlags): Promise<void> 
   const screen = openScreen(flags.json === true ? process.stderr : process.stdout);
   const { backend } = await openBackend(flags.backend, { threads: flags.threads });
   await using tokenizer = await openTokenizer(folder);
-  const dataset = await openDataset({ sources: flags.data, tokenizer, maxSeqLength: flags.maxSeqLength });
+  const dataset = await openDataset({
+    sources: flags.data,
+    tokenizer,
+    maxSeqLength: flags.maxSeqLength,
+    ...(flags.template === undefined ? {} : { template: templateOf(flags.template) }),
+  });
   const capacity = Math.ceil((flags.batchSize * flags.maxSeqLength) / 64) * 64;
   const steps = dataset.evalSteps({ capacity, microBatches: 1 });
   await using opened = await openModel(folder, {
@@ -43,4 +51,10 @@ export async function evaluate(folder: string, flags: EvalFlags): Promise<void> 
   const result = { folder, data: flags.data, loss, perplexity: Math.exp(loss), trainedTokens: trained, completions: done, exact, exactMatch: done === 0 ? null : exact / done };
   if (flags.json === true) process.stdout.write(`${JSON.stringify(result)}\n`);
   else screen.line(`${flags.data}: loss ${loss.toFixed(4)}, perplexity ${Math.exp(loss).toFixed(2)} over ${count(trained)} tokens; exact match ${exact} of ${done}${done === 0 ? '' : ` (${percent(exact / done)})`}`);
+}
+
+function templateOf(text: string): { prompt: string; completion: string } {
+  const at = text.indexOf('{completion}');
+  if (at < 0 || !text.includes('{prompt}')) throw new LomoError('ConfigError', `--template '${text}': expected both {prompt} and {completion}, in this order`);
+  return { prompt: text.slice(0, at), completion: text.slice(at) };
 }

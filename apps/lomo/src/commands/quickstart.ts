@@ -19,14 +19,21 @@ export const quickstartFolder = join(dirname(fileURLToPath(import.meta.url)), '.
 /** Trains and shows the point: held-out loss and exact match before and after. A finished run is shown again, not trained again. */
 export async function quickstart(flags: { readonly threads?: number; readonly outputDir: string }): Promise<void> {
   const screen = openScreen();
-  const overrides = {
-    model_name_or_path: join(quickstartFolder, 'model'),
-    datasets: [{ path: join(quickstartFolder, 'train.jsonl') }],
-    eval_datasets: [{ path: join(quickstartFolder, 'test.jsonl') }],
+  const { config, ...notes } = await readRun(join(quickstartFolder, 'finetune.yaml'), {
     output_dir: flags.outputDir,
     ...(flags.threads === undefined ? {} : { threads: flags.threads }),
+  });
+  // The recipe names its files as they lie beside it.
+  const beside = <T extends { readonly path: string }>(source: T): T => ({ ...source, path: join(quickstartFolder, source.path) });
+  const parsed = {
+    ...notes,
+    config: {
+      ...config,
+      model_name_or_path: join(quickstartFolder, config.model_name_or_path),
+      datasets: config.datasets.map(beside),
+      eval_datasets: config.eval_datasets.map(beside),
+    },
   };
-  const parsed = await readRun(join(quickstartFolder, 'finetune.yaml'), overrides);
   using interrupt = onInterrupt(() => screen.line('  stopping after this step and saving; once more to stop at once'));
   const { session, description } = await openRun(parsed, screen);
   try {

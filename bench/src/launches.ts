@@ -1,0 +1,216 @@
+// A step as the list of commands it sends to the backend, to be sent again and timed one by one. Replayed in order they find the same bytes.
+import { initialise } from '@lomo/models';
+import type { Backend, BackendTraits, Event, Kernel, KernelSignature, LaunchObserver, Memory, Operands, Place, Queue, Region } from '@lomo/tensor';
+import { Device, numel, sizeOf } from '@lomo/tensor';
+import type { Setup } from './assembly.ts';
+import { assemble, batchesOf, planStep, run } from './assembly.ts';
+import { spread } from './manners.ts';
+
+/** One launch as it was sent. */
+export interface Launch {
+  readonly op: string;
+  readonly kernel: Kernel;
+  readonly operands: Operands;
+  readonly attributes: readonly number[];
+  readonly flops: number;
+  /** Bytes it must read and write. */
+  readonly bytes: number;
+  /** Operands in words: 'f32[1024, 768] f32[768, 768] -> f32[1024, 768]'. */
+  readonly shapes: string;
+}
+
+type Command = { readonly kind: 'launch'; readonly launch: Launch } | { readonly kind: 'write'; readonly to: Region; readonly bytes: Uint8Array } | { readonly kind: 'copy'; readonly to: Region; readonly from: Region };
+
+/** Passes everything on to `target`; while `commands` is set, notes it there too. */
+class RecordingBackend implements Backend {
+  readonly name: string;
+  readonly traits: BackendTraits;
+  commands: Command[] | null = null;
+  pending: Omit<Launch, 'op' | 'flops' | 'bytes' | 'shapes'> | null = null;
+  private readonly target: Backend;
+
+  constructor(target: Backend) {
+    this.target = target;
+    this.name = target.name;
+    this.traits = target.traits;
+  }
+
+  memory(place: Place, bytes: number): Memory {
+    return this.target.memory(place, bytes);
+  }
+
+  kernel(name: string, signature: KernelSignature): Kernel | null {
+    return this.target.kernel(name, signature);
+  }
+
+  supported(name: string): readonly string[] {
+    return this.target.supported(name);
+  }
+
+  workspace(kernel: Kernel, operands: Operands, attributes: readonly number[]): number {
+    return this.target.workspace(kernel, operands, attributes);
+  }
+
+  launch(kernel: Kernel, operands: Operands, attributes: readonly number[], queue: Queue): Event {
+    if (this.commands !== null) this.pending = { kernel, operands: snapshot(operands), attributes };
+    return this.target.launch(kernel, operands, attributes, queue);
+  }
+
+  copy(to: Region, from: Region, queue: Queue): Event {
+    this.commands?.push({ kind: 'copy', to: place(to), from: place(from) });
+    return this.target.copy(to, from, queue);
+  }
+
+  wait(queue: Queue, event: Event): void {
+    this.target.wait(queue, event);
+  }
+
+  write(to: Region, from: ArrayBufferView): void {
+    this.commands?.push({ kind: 'write', to: place(to), bytes: new Uint8Array(from.buffer, from.byteOffset, from.byteLength).slice() });
+    this.target.write(to, from);
+  }
+
+  read(from: Region): Promise<ArrayBuffer> {
+    return this.target.read(from);
+  }
+
+  reserved(): number {
+    return this.target.reserved();
+  }
+
+  [Symbol.asyncDispose](): PromiseLike<void> {
+    return this.target[Symbol.asyncDispose]();
+  }
+}
+
+/** A region as it is now: tensors are given back and made again, their places repeat. */
+function place({ memory, offset, shape, dtype }: Region): Region {
+  return { memory, offset, shape, dtype };
+}
+
+function snapshot({ ins, inouts, outs, workspace }: Operands): Operands {
+  return { ins: ins.map(place), inouts: inouts.map(place), outs: outs.map(place), workspace: workspace === null ? null : place(workspace) };
+}
+
+const size = ({ shape, dtype }: Region): number => numel(shape) * sizeOf(dtype);
+const total = (regions: readonly Region[]): number => regions.reduce((sum, region) => sum + size(region), 0);
+const spell = (regions: readonly Region[]): string => regions.map(({ dtype, shape }) => `${dtype}[${shape.join(', ')}]`).join(' ');
+
+/** Bytes a launch must move. A lookup reads the rows it copies, not its table. */
+function traffic(op: string, { ins, inouts, outs }: Operands): number {
+  if (op === 'embedding') return 2 * total(outs);
+  if (op === 'embedding_grad_add') return total(ins) + 2 * total(ins.slice(-1));
+  return total(ins) + 2 * total(inouts) + total(outs);
+}
+
+/** One step of a setup on a backend: recorded, and ready to be replayed. */
+export class RecordedStep {
+  readonly launches: readonly Launch[];
+  /** Milliseconds of an ordinary step, launches running ahead: the least of `steps`. */
+  readonly stepTime: number;
+  private readonly backend: Backend;
+  private readonly commands: readonly Command[];
+  private readonly device: Device;
+
+  private constructor(backend: Backend, made: { readonly device: Device; readonly commands: readonly Command[]; readonly stepTime: number }) {
+    this.backend = backend;
+    this.device = made.device;
+    this.commands = made.commands;
+    this.stepTime = made.stepTime;
+    this.launches = made.commands.flatMap((command) => (command.kind === 'launch' ? [command.launch] : []));
+  }
+
+  /** Trains `steps` steps, then records one. The learning rate is 0: replayed however often, no number grows. */
+  static async make(backend: Backend, setup: Setup, steps = 2): Promise<RecordedStep> {
+    const recorder = new RecordingBackend(backend);
+    const plan = await planStep(backend, setup);
+    const device = new Device(recorder, { bytes: plan.extent });
+    const made = assemble(device, setup);
+    initialise(made.model, 0);
+    const stream = Uint8Array.from({ length: 2 ** 16 }, (_, i) => Math.imul(i, 2654435761) >>> 24);
+    const times: number[] = [];
+    for (let n = 0; n <= steps; n++) {
+      const batches = batchesOf(setup, stream, n);
+      const start = performance.now();
+      await run(made, { step: n + 1, lr: 0, batches });
+      times.push(performance.now() - start);
+    }
+    const commands: Command[] = [];
+    recorder.commands = commands;
+    device.observer = observe(recorder, commands);
+    await run(made, { step: steps + 2, lr: 0, batches: batchesOf(setup, stream, steps + 1) });
+    recorder.commands = null;
+    device.observer = null;
+    return new RecordedStep(backend, { device, commands, stepTime: spread(times.slice(1)).min });
+  }
+
+  /** Milliseconds of every launch in order, the round trip of waiting for each taken off; the least of `rounds` replays. */
+  async inOrder(rounds: number): Promise<number[]> {
+    const least = this.launches.map(() => Infinity);
+    const trip = await this.roundTrip();
+    for (let round = 0; round < rounds; round++) {
+      let at = 0;
+      for (const command of this.commands) {
+        if (command.kind === 'write') this.backend.write(command.to, command.bytes);
+        else if (command.kind === 'copy') this.backend.copy(command.to, command.from, 'compute');
+        else {
+          await this.settle();
+          const start = performance.now();
+          this.send(command.launch);
+          await this.settle();
+          least[at] = Math.min(least[at]!, Math.max(0, performance.now() - start - trip));
+          at++;
+        }
+      }
+    }
+    return least;
+  }
+
+  /** Milliseconds of one launch, sent many times without waiting in between; the least of three such bursts. */
+  async alone(launch: Launch): Promise<number> {
+    const burst = async (count: number): Promise<number> => {
+      const start = performance.now();
+      for (let i = 0; i < count; i++) this.send(launch);
+      await this.settle();
+      return (performance.now() - start) / count;
+    };
+    const first = await burst(2);
+    const count = Math.max(2, Math.min(500, Math.ceil(25 / first)));
+    return Math.min(await burst(count), await burst(count), await burst(count));
+  }
+
+  /** Gives the memory back. */
+  free(): void {
+    this.device.free();
+  }
+
+  private send({ kernel, operands, attributes }: Launch): void {
+    this.backend.launch(kernel, operands, attributes, 'compute');
+  }
+
+  private async settle(): Promise<void> {
+    await this.backend.read({ memory: this.device.memory, offset: 0, shape: [1], dtype: 'f32' });
+  }
+
+  private async roundTrip(): Promise<number> {
+    const times: number[] = [];
+    for (let i = 0; i < 200; i++) {
+      const start = performance.now();
+      await this.settle();
+      times.push(performance.now() - start);
+    }
+    return spread(times).median;
+  }
+}
+
+function observe(recorder: RecordingBackend, commands: Command[]): LaunchObserver {
+  return {
+    launched: (op, { ins, inouts, outs }, attributes) => {
+      const { kernel, operands, attributes: values } = recorder.pending!;
+      // `flops` is not told of an output that was given: a tile of a weight's rows.
+      const flops = op.name === 'weight_grad' ? 2 * ins[0]!.shape[0]! * numel(outs[0]!.shape) : op.flops(ins, attributes, inouts);
+      const shapes = [spell(ins), inouts.length === 0 ? '' : `+ ${spell(inouts)}`, outs.length === 0 ? '' : `-> ${spell(outs)}`].filter((part) => part !== '').join(' ');
+      commands.push({ kind: 'launch', launch: { op: op.name, kernel, operands, attributes: values, flops, bytes: traffic(op.name, operands), shapes } });
+    },
+  };
+}
