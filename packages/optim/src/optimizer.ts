@@ -103,7 +103,10 @@ export class Optimizer {
           proven,
         });
       },
-      finish: () => {},
+      finish: (step) => {
+        // What the last parameter's own norm left there is not the step's.
+        if (clip?.norm !== undefined && clip.scope === 'parameter') fill(step.norm, 0);
+      },
     };
   }
 }
