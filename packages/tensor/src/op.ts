@@ -11,7 +11,7 @@ export type Attributes = Readonly<Record<string, number>>;
 
 /** An operand as the reference sees it: values in row-major order. Writing to it writes the tensor. */
 export interface View extends Spec {
-  readonly data: Float64Array | Int32Array;
+  readonly data: Float64Array | Float32Array | Int32Array;
 }
 
 /** One operand of a sample: its spec and its values. */

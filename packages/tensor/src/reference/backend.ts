@@ -21,16 +21,17 @@ class ReferenceMemory implements Memory {
   readonly id: number;
   readonly raw: Uint8Array;
   /** f32 element at byte offset o is wide[o / 4]. */
-  readonly wide: Float64Array;
+  readonly wide: Float64Array | Float32Array;
   private readonly onFree: (memory: ReferenceMemory) => void;
 
-  constructor(place: Place, bytes: number, owner: { readonly id: number; readonly onFree: (memory: ReferenceMemory) => void }) {
+  constructor(place: Place, bytes: number, owner: { readonly id: number; readonly precision: 'f64' | 'f32'; readonly onFree: (memory: ReferenceMemory) => void }) {
     this.place = place;
     this.bytes = bytes;
     this.id = owner.id;
     this.onFree = owner.onFree;
     this.raw = new Uint8Array(bytes);
-    this.wide = new Float64Array(Math.ceil(bytes / 4));
+    // Held as f32, running sums round at every term, as on a device: where a launch ends cannot be seen.
+    this.wide = new (owner.precision === 'f32' ? Float32Array : Float64Array)(Math.ceil(bytes / 4));
   }
 
   free(): void {
@@ -47,19 +48,19 @@ export class ReferenceBackend implements Backend {
   readonly name = 'reference';
   readonly traits: { readonly chunk: number };
   private readonly ops: ReadonlyMap<string, Op>;
-  private readonly round: boolean;
+  private readonly precision: 'f64' | 'f32';
   private readonly memories = new Set<ReferenceMemory>();
   private poison: LomoError | null = null;
   private ticket = 0;
 
   constructor(options: ReferenceOptions) {
     this.ops = new Map(options.ops.map((op) => [op.name, op]));
-    this.round = options.precision === 'f32';
+    this.precision = options.precision ?? 'f64';
     this.traits = { chunk: options.chunk ?? 512 };
   }
 
   memory(place: Place, bytes: number): Memory {
-    const memory = new ReferenceMemory(place, bytes, { id: this.ticket++, onFree: (m) => this.memories.delete(m) });
+    const memory = new ReferenceMemory(place, bytes, { id: this.ticket++, precision: this.precision, onFree: (m) => this.memories.delete(m) });
     this.memories.add(memory);
     return memory;
   }
@@ -128,7 +129,7 @@ export class ReferenceBackend implements Backend {
   /** The float64 values behind an f32 region. */
   readExact(from: Region): Float64Array {
     const at = from.offset / 4;
-    return (from.memory as ReferenceMemory).wide.slice(at, at + numel(from.shape));
+    return Float64Array.from((from.memory as ReferenceMemory).wide.subarray(at, at + numel(from.shape)));
   }
 
   async read(from: Region): Promise<ArrayBuffer> {
@@ -164,9 +165,7 @@ export class ReferenceBackend implements Backend {
   private store(view: View, region: Region): void {
     const memory = region.memory as ReferenceMemory;
     const { dtype, offset } = region;
-    if (dtype === 'f32') {
-      if (this.round) for (let i = 0; i < view.data.length; i++) view.data[i] = Math.fround(view.data[i]!);
-    } else if (dtype !== 'i32') encodeInto(dtype, view.data, memory.raw.buffer as ArrayBuffer, offset);
+    if (dtype !== 'f32' && dtype !== 'i32') encodeInto(dtype, view.data, memory.raw.buffer as ArrayBuffer, offset);
   }
 }
 
