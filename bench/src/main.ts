@@ -16,6 +16,7 @@ pnpm bench products  our matrix products against the best product of the same ru
 pnpm bench ops       every kernel of a step against its own limit                   [--models] [--dtypes] [--shapes] [--threads] [--json] [--save]
 pnpm bench profile   where a step's time goes, launch by launch                     [--models] [--dtypes] [--shapes] [--threads] [--optims] [--recompute] [--json] [--save]
 pnpm bench picture   draws docs/memory.svg from a real step                         [--models 110m] [--out FILE]
+pnpm bench quickstart  the quickstart's fine-tuning over seeds, learning rates, and from random weights
 A model is one of 1m, 15m, 42m, 110m, 0.5b; a shape is tokens x rows. The peer's interpreter may also be given as PEER_PYTHON.
 `;
 
@@ -82,9 +83,8 @@ async function main(): Promise<number> {
     case 'picture':
       return picture({ model: models('110m')[0]!, out: values.out ?? join(benchFolder, '..', 'docs', 'memory.svg') });
     case 'quickstart':
-    process.exitCode = await quickstart();
-    break;
-  default:
+      return quickstart();
+    default:
       process.stderr.write(usage);
       return values.help ? 0 : 2;
   }

@@ -1,56 +1,131 @@
-// bench picture: draws docs/memory.svg from the program itself: live bytes by category over one step, LOMO beside AdamW on one scale.
+// bench picture: draws docs/memory.svg: the arena's live bytes by category over one real training step, LOMO beside AdamW on one scale.
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { dirname } from 'node:path';
+import type { CpuBackend } from '@lomo/cpu';
 import { cpu } from '@lomo/cpu';
-import { createModel } from '@lomo/models';
-import { adamw, lomo, Optimizer } from '@lomo/optim';
-import type { Rule } from '@lomo/optim';
-import { Program } from '@lomo/parallel';
-import type { Category } from '@lomo/tensor';
-import { categories, Device, DryBackend } from '@lomo/tensor';
+import type { JsonObject } from '@lomo/models';
+import { initialise } from '@lomo/models';
+import type { Optimizer, Rule } from '@lomo/optim';
+import { adamw, lomo } from '@lomo/optim';
+import type { ProgramPass } from '@lomo/parallel';
+import type { Parameter } from '@lomo/tensor';
+import { categories, Dense, Device, DryBackend, Grad, numel } from '@lomo/tensor';
+import type { Setup } from './assembly.ts';
+import { assemble, batchesOf } from './assembly.ts';
+import { percent } from './manners.ts';
+import { modelConfig } from './models.ts';
 import { drawTimeline } from './timeline.ts';
-import type { Timeline } from './timeline.ts';
+import type { Moment, Timeline } from './timeline.ts';
 
-const here = dirname(fileURLToPath(import.meta.url));
+/** Four micro-batches of one row of 512 tokens. */
+const shape = { seq: 512, batch: 1, microBatches: 4 } as const;
+/** Arithmetic that takes as long as moving one byte; only the width of the picture's steps depends on it. */
+const flopsPerByte = 16;
 
-/** The model of the picture: 110 M parameters, LLaMA-like. */
-const config = {
-  model_type: 'llama', architectures: ['LlamaForCausalLM'], hidden_size: 768, intermediate_size: 2048, num_hidden_layers: 12, num_attention_heads: 12,
-  num_key_value_heads: 12, vocab_size: 32000, max_position_embeddings: 2048, rms_norm_eps: 1e-5, rope_theta: 10000, hidden_act: 'silu', tie_word_embeddings: false,
-};
-const tokens = 1024;
-
-/**
- * Live bytes of one step under `rule`. `unfused` also keeps every gradient until the end of the step, as frameworks do that update after
- * backward: the same program, its settle function putting gradients aside.
- */
-export async function timelineOf(rule: Rule, options: { readonly unfused: boolean; readonly model?: Readonly<Record<string, unknown>> }): Promise<Timeline> {
-  const device = new Device(new DryBackend(cpu({ threads: 1 })), { bytes: Infinity });
-  const model = createModel({ ...config, ...options.model } as Parameters<typeof createModel>[0], device);
-  const optimizer = new Optimizer(device, model.parameters, { rule });
-  const program = new Program(device, model, { microBatches: 1, tokens, maxSegments: 1, maxLength: tokens, headForm: options.unfused ? 'chunks' : 'tiles' });
-  const samples: Record<Category, number>[] = [];
-  const sample = (): void => void samples.push(Object.fromEntries(categories.map((c) => [c, device.arena.usage[c].live])) as Record<Category, number>);
-  device.arena.observer = { allocated: sample, freed: sample };
-  const kept: Disposable[] = [];
-  const update = optimizer.passes[0]!;
-  const aside = { name: 'aside', settle: (_: unknown, g: { value(): Disposable }) => void kept.push(g.value()), finish: () => {} };
-  const host = { tokens: new Int32Array(tokens), targets: new Int32Array(tokens), positions: new Int32Array(tokens), starts: Int32Array.from([0, tokens]) };
-  await program.run({ step: 1, seed: 0, lr: 0, batches: [host], passes: [options.unfused ? aside : update] });
-  for (const gradient of kept) gradient[Symbol.dispose]();
-  return { samples, peak: device.arena.peak };
+export interface Side {
+  readonly rule: Rule;
+  /** When parameters are updated: as each settles, or all together after backward, as frameworks do, which keeps every gradient until then. */
+  readonly updates: 'on settle' | 'after backward';
 }
 
-/** Writes docs/memory.svg and says the peaks. */
-export async function picture(): Promise<void> {
-  const sides = [
-    { title: 'AdamW, update after backward', timeline: await timelineOf(adamw(), { unfused: true }) },
-    { title: 'LOMO, update on settle', timeline: await timelineOf(lomo, { unfused: false }) },
+/** The two sides of the picture. */
+export const sides: Readonly<Record<'adamw' | 'lomo', Side>> = {
+  adamw: { rule: adamw(), updates: 'after backward' },
+  lomo: { rule: lomo, updates: 'on settle' },
+};
+
+/** Passes of the same program: with `after backward` gradients are put aside whole until the pass is finished. */
+function passesOf(device: Device, optimizer: Optimizer, options: { readonly side: Side; readonly onUpdate: () => void }): readonly ProgramPass[] {
+  if (options.side.updates === 'on settle') return optimizer.passes;
+  const update = optimizer.passes[0]!;
+  const aside: { readonly p: Parameter; readonly g: Grad; readonly order: number }[] = [];
+  return [
+    {
+      name: 'after backward',
+      settle: (p, g, { order }) => void aside.push({ p, g: new Grad(device, p.shape, [new Dense(g.value())]), order }),
+      finish: (step) => {
+        options.onUpdate();
+        for (const { p, g, order } of aside.splice(0)) {
+          update.settle(p, g, { step, order });
+          g.release();
+        }
+        update.finish(step);
+      },
+    },
   ];
-  const path = join(here, '..', '..', 'docs', 'memory.svg');
-  mkdirSync(dirname(path), { recursive: true });
-  writeFileSync(path, drawTimeline(sides, { heading: 'Memory of one training step: a LLaMA of 134 M parameters, f32, 1024 tokens, activations recomputed' }));
-  for (const { title, timeline } of sides) process.stdout.write(`${title}: peak ${(timeline.peak / 2 ** 20).toFixed(0)} MiB\n`);
-  process.stdout.write(`${(sides[1]!.timeline.peak / sides[0]!.timeline.peak).toFixed(3)} of AdamW's memory; drawn to docs/memory.svg\n`);
+}
+
+/** The arena's moments over one step of `side`: on `device` with data or without, the same program. */
+export async function timelineOf(device: Device, setup: Setup): Promise<Timeline> {
+  const side = Object.values(sides).find(({ rule }) => rule.name === setup.rule.name)!;
+  const made = assemble(device, setup);
+  initialise(made.model, 0);
+  const { arena } = device;
+  let [work, backward, update] = [0, NaN, NaN];
+  const moments: Moment[] = [];
+  const note = (): void => void moments.push({ work, live: Object.fromEntries(categories.map((c) => [c, arena.usage[c].live])) as Moment['live'] });
+  note();
+  arena.observer = {
+    allocated: ({ category }) => {
+      // The last stage is only walked back: its logits are where backward begins.
+      if (category === 'logits' && Number.isNaN(backward)) backward = work;
+      note();
+    },
+    freed: note,
+  };
+  device.observer = {
+    launched: (op, { ins, inouts, outs }, attributes) => {
+      const bytes = [...ins, ...inouts, ...inouts, ...outs].reduce((sum, t) => sum + t.bytes, 0);
+      const given = op.name === 'weight_grad' ? 2 * ins[0]!.shape[0]! * numel(outs[0]!.shape) : op.flops(ins, attributes, inouts);
+      work += Math.max(bytes, given / flopsPerByte);
+    },
+  };
+  arena.resetPeaks();
+  const passes = passesOf(device, made.optimizer, { side, onUpdate: () => (update = work) });
+  await made.program.run({ step: 1, seed: 0, lr: 1e-4, batches: batchesOf(setup, Uint8Array.from({ length: 4096 }, (_, i) => (i * 37) % 251), 0), passes });
+  arena.observer = null;
+  device.observer = null;
+  return { moments, peak: arena.peak, extent: arena.extent, backward, update: Number.isNaN(update) ? null : update, work };
+}
+
+/** The setup of a side of the picture for a model. */
+export function setupOf(side: Side, json: JsonObject): Setup {
+  return { json, dtype: 'f32', ...shape, rule: side.rule, keeps: false, headForm: side.updates === 'on settle' ? 'tiles' : 'chunks' };
+}
+
+/** The step of `side` without data, then with it in a memory of the planned size. Throws where they differ in one byte at one moment. */
+export async function provenTimeline(backend: CpuBackend, setup: Setup): Promise<Timeline> {
+  const planned = await timelineOf(new Device(new DryBackend(backend), { bytes: Infinity }), setup);
+  const device = new Device(backend, { bytes: planned.extent });
+  const real = await timelineOf(device, setup);
+  device.free();
+  if (JSON.stringify(real) !== JSON.stringify(planned)) throw new Error(`${setup.rule.name}: the step's memory (peak ${real.peak}) is not the plan's (peak ${planned.peak})`);
+  return real;
+}
+
+/** Draws the picture; says the peaks and, last, their ratio. Returns the exit code. */
+export async function picture(options: { readonly model: string; readonly out: string }): Promise<number> {
+  await using backend = cpu({ threads: 2 });
+  const json = modelConfig(options.model);
+  const [of, adam] = [await provenTimeline(backend, setupOf(sides.lomo, json)), await provenTimeline(backend, setupOf(sides.adamw, json))];
+  const parameters = of.moments[0]!.live.weights / 4;
+  const svg = drawTimeline(
+    [
+      { title: 'AdamW', subtitle: 'updates after backward', timeline: adam },
+      { title: 'LOMO', subtitle: 'updates inside backward', timeline: of },
+    ],
+    {
+      heading: 'Memory of one training step',
+      caption: `A LLaMA of ${(parameters / 1e6).toFixed(0)} M parameters in f32; ${shape.microBatches} micro-batches of ${shape.seq * shape.batch} tokens, activations recomputed. Measured by lomo, both sides.`,
+    },
+  );
+  mkdirSync(dirname(options.out), { recursive: true });
+  writeFileSync(options.out, svg);
+  for (const [name, { peak, extent }] of [['AdamW', adam], ['LOMO', of]] as const) process.stdout.write(`${name}: peak ${mib(peak)}, reserved ${mib(extent)}\n`);
+  process.stdout.write(`drawn to ${options.out}\n${percent(of.peak / adam.peak)} of AdamW's memory\n`);
+  return 0;
+}
+
+function mib(bytes: number): string {
+  return `${(bytes / 2 ** 20).toFixed(0)} MiB`;
 }
