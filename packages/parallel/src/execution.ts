@@ -1,5 +1,5 @@
 // What one step holds between its actions: boundaries, tapes, gradients on their way down; and how an action is done.
-import type { Category, Stage, Tensor } from '@lomo/tensor';
+import type { Category, Parameter, Stage, Tensor } from '@lomo/tensor';
 import { CountingTape, Ledger, LomoError, Tape } from '@lomo/tensor';
 import type { Program, ProgramPass } from './program.ts';
 import type { Action } from './schedule.ts';
@@ -74,31 +74,37 @@ export class Execution {
   private count(stage: Stage, m: number, s: number): Tensor | null {
     const { program } = this;
     const tape = new CountingTape();
-    const result = program.device.under({ category: 'workspace', recorder: tape }, () =>
+    return program.device.under({ category: 'workspace', recorder: tape }, () =>
       program.device.own(() => {
         const out = stage.forward(program.batch(m), this.boundaries[s]![m] ?? null);
+        for (const p of tape.reads.keys()) this.assertDeclared(p, s);
         return { result: out, keep: out === null ? [] : [out] };
       }),
     );
-    const own = new Set(program.parametersOf(s));
-    for (const p of tape.reads.keys()) {
-      if (!own.has(p)) throw new LomoError('UndeclaredRead', `stage '${stage.name}' reads ${p.path}, which is not among its own properties`, { path: p.path });
-    }
-    return result;
+  }
+
+  /** What a stage does not name as its own would settle while another micro-batch still needs it. */
+  private assertDeclared(p: Parameter, s: number): void {
+    const { model } = this.program;
+    if (this.program.parametersOf(s).includes(p)) return;
+    throw new LomoError('UndeclaredRead', `stage '${model.stages[s]!.name}' reads ${p.path}, which is not among its own properties`, { path: p.path });
   }
 
   /** Runs the stage under a tape that is kept in its slot; returns what leaves the stage, a handle of its own. */
   private record(s: number, m: number, mode: { readonly ledger: Ledger; readonly category: Category }): Tensor | null {
     const { program } = this;
     const arriving = this.boundaries[s]![m] ?? null;
-    const tape = new Tape(program.device, arriving, (p) => mode.ledger.hold(p));
+    const tape = new Tape(program.device, arriving, (p) => {
+      this.assertDeclared(p, s);
+      mode.ledger.hold(p);
+    });
+    this.tapes[s]![m] = tape;
     const out = program.device.under({ category: mode.category, recorder: tape }, () =>
       program.device.own(() => {
         const result = program.model.stages[s]!.forward(program.batch(m), arriving);
         return { result, keep: result === null ? [] : [result] };
       }),
     );
-    this.tapes[s]![m] = tape;
     this.results[s]![m] = out === null ? null : out.share();
     return out;
   }

@@ -30,20 +30,29 @@ export function printSchedule(actions: readonly Action[]): string {
   return lines.join('\n');
 }
 
-/** Throws ScheduleError unless every action's inputs exist when it runs and every stage of the rank is walked back for every micro-batch. */
+const forward = (stage: number) => ['forward', stage] as const;
+const backward = (stage: number) => ['backward', stage] as const;
+
+/**
+ * Throws ScheduleError unless every action belongs to the rank and happens once, its inputs exist when it runs, and every stage of the rank
+ * is walked back for every micro-batch, in ascending order: the order of every sum over tokens.
+ */
 export function checkSchedule(actions: readonly Action[], input: ScheduleInput): void {
   const done = new Set<string>();
   const { placement, microBatches, rank } = input;
   const last = placement.length - 1;
+  const walked = placement.map(() => 0);
   for (const { kind, stage, microBatch } of actions) {
-    const needs = kind === 'forward' ? [`forward ${stage - 1}`] : [stage === last ? `forward ${stage - 1}` : `backward ${stage + 1}`];
-    for (const need of needs) {
-      const from = Number(need.split(' ')[1]);
-      if (from < 0 || placement[from] !== rank) continue;
-      if (!done.has(`${need} ${microBatch}`)) {
-        throw new LomoError('ScheduleError', `${kind} of stage ${stage}, micro-batch ${microBatch}, runs before ${need}`);
-      }
+    const refuse = (why: string): never => {
+      throw new LomoError('ScheduleError', `${kind} of stage ${stage}, micro-batch ${microBatch}, ${why}`);
+    };
+    if (placement[stage] !== rank || !(microBatch >= 0 && microBatch < microBatches)) refuse(`is not rank ${rank}'s: it has no such stage or micro-batch`);
+    if (kind === 'forward' && stage === last) refuse('is no action: the last stage makes its loss when it is walked back');
+    if (done.has(`${kind} ${stage} ${microBatch}`)) refuse('happens twice');
+    for (const [need, from] of kind === 'forward' || stage === last ? [forward(stage - 1)] : [forward(stage), backward(stage + 1)]) {
+      if (placement[from] === rank && !done.has(`${need} ${from} ${microBatch}`)) refuse(`runs before ${need} ${from}`);
     }
+    if (kind === 'backward' && walked[stage]!++ !== microBatch) refuse('is out of order: micro-batches are walked back ascending');
     done.add(`${kind} ${stage} ${microBatch}`);
   }
   placement.forEach((owner, stage) => {

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { Optimizer, optimOps } from '@lomo/optim';
 import type { OptimizerOptions } from '@lomo/optim';
 import { Dense, Device, Grad, ReferenceBackend, tensorOps } from '@lomo/tensor';
-import type { Parameter, ReferenceOptions, Tensor } from '@lomo/tensor';
+import type { Op, Parameter, ReferenceOptions, Stage, Tensor } from '@lomo/tensor';
 import type { HostBatch, ProgramOptions, ProgramPass, StepResult } from '../src/index.ts';
 import { Program } from '../src/index.ts';
 import type { ToyOptions } from './toy.ts';
@@ -22,25 +22,40 @@ export interface TrialOptions extends ToyOptions, Partial<Pick<ProgramOptions, '
   /** Tokens of a partial sum; 8 unless given. */
   readonly chunk?: number;
   readonly tileBytes?: number;
+  /** A device made elsewhere, a plan's for one; its backend is the caller's. */
+  readonly on?: Device;
+  /** Ops beyond those of tensor and optim. */
+  readonly ops?: readonly Op[];
+  /** The stages to run, made from the toy's. */
+  readonly stages?: (stages: readonly Stage[], device: Device) => readonly Stage[];
+}
+
+/** The reference backend a trial runs on. */
+export function referenceBackend(options: Pick<TrialOptions, 'precision' | 'chunk' | 'ops'> = {}): ReferenceBackend {
+  const { precision = 'f64', chunk = 8, ops = [] } = options;
+  return new ReferenceBackend({ ops: [...tensorOps, ...optimOps, ...ops], precision, chunk });
 }
 
 /** A toy, its optimizer and its program on a device of their own. */
 export class Trial {
   readonly backend: ReferenceBackend;
   readonly device: Device;
-  readonly toy: Toy;
+  readonly stages: readonly Stage[];
+  readonly parameters: readonly Parameter[];
   readonly optimizer: Optimizer;
   readonly program: Program;
   private readonly options: TrialOptions;
 
   constructor(options: TrialOptions) {
-    const { optimizer, count = 1, tokens = 32, keeps = false, precision = 'f64', chunk = 8, tileBytes, accumulate, headForm, schedule } = options;
+    const { optimizer, count = 1, tokens = 32, keeps = false, tileBytes, accumulate, headForm, schedule } = options;
     this.options = options;
-    this.backend = new ReferenceBackend({ ops: [...tensorOps, ...optimOps], precision, chunk });
-    this.device = new Device(this.backend, { bytes: 1 << 20, ...(tileBytes === undefined ? {} : { tileBytes }) });
-    this.toy = new Toy(this.device, { blocks: 1, hidden: 8, vocabulary: 19, ...options });
-    this.optimizer = new Optimizer(this.device, this.toy.parameters(), optimizer);
-    this.program = new Program(this.device, this.toy, {
+    this.backend = referenceBackend(options);
+    this.device = options.on ?? new Device(this.backend, { bytes: 1 << 20, ...(tileBytes === undefined ? {} : { tileBytes }) });
+    const toy = new Toy(this.device, { blocks: 1, hidden: 8, vocabulary: 19, ...options });
+    this.stages = options.stages?.(toy.stages, this.device) ?? toy.stages;
+    this.parameters = [...new Set(this.stages.flatMap((stage) => stage.parameters()))];
+    this.optimizer = new Optimizer(this.device, this.parameters, optimizer);
+    this.program = new Program(this.device, this, {
       microBatches: count,
       tokens: tokens / count,
       maxSegments: tokens / count / segment,
@@ -103,7 +118,7 @@ export class Trial {
   }
 
   parameter(path: string): Parameter {
-    const found = this.toy.parameters().find((p) => p.path === path);
+    const found = this.parameters.find((p) => p.path === path);
     if (found === undefined) throw new Error(`the toy has no ${path}`);
     return found;
   }
@@ -117,7 +132,7 @@ export class Trial {
   /** SHA-256 of all weights and of the optimizer's state. */
   async digest(): Promise<string> {
     const hash = createHash('sha256');
-    for (const p of this.toy.parameters()) hash.update(await this.hash(p));
+    for (const p of this.parameters) hash.update(await this.hash(p));
     for (const { tensor } of this.optimizer.state()) hash.update(await this.hash(tensor));
     return hash.digest('hex');
   }

@@ -1,0 +1,326 @@
+// One step seen from inside: who reads what when, what it keeps, what it refuses, and what a rejected one leaves as it was.
+import { adalomo, adamw, lomo } from '@lomo/optim';
+import { isLomoError, Parameter, rmsNorm, Stage } from '@lomo/tensor';
+import type { Batch, Tensor } from '@lomo/tensor';
+import { describe, expect, test } from 'vitest';
+import type { TrialOptions } from './trial.ts';
+import { segment, Trial } from './trial.ts';
+
+const optimizer = { rule: lomo };
+
+async function refusal(body: () => Promise<unknown>): Promise<{ readonly code: string; readonly message: string }> {
+  const error = await body().then(() => null, (e: unknown) => e);
+  if (isLomoError(error)) return error;
+  throw error ?? new Error('nothing was refused');
+}
+
+describe('the mission, watched', () => {
+  test('every read of a weight in a step, in all micro-batches, is of its old value; then it changes, once', async () => {
+    for (const options of [{ tied: true }, { tied: false, headForm: 'tiles' }, { keeps: true, headForm: 'chunks' }, { optimizer: { rule: lomo, clip: { norm: 0.2 } } }] as const) {
+      const count = 4;
+      const trial = new Trial({ accumulate: 'factors', optimizer, ...options, count });
+      const before = new Map(await Promise.all(trial.parameters.map(async (p) => [p, await trial.hash(p)] as const)));
+      const reads = new Map<Parameter, Promise<string>[]>();
+      const updates: string[] = [];
+      trial.device.observer = {
+        launched: (op, { ins, inouts }) => {
+          for (const p of trial.parameters) {
+            // The hash is taken before this returns: nothing has run in between.
+            if (ins.some((t) => t.block === p.block)) reads.set(p, [...(reads.get(p) ?? []), trial.hash(p)]);
+            if (inouts.some((t) => t.block === p.block)) updates.push(`${op.name} ${p.path}`);
+          }
+        },
+      };
+      await trial.step(1);
+      expect(updates.toSorted()).toEqual(trial.parameters.map((p) => `lomo_update ${p.path}`).toSorted());
+      for (const p of trial.parameters) {
+        const hashes = await Promise.all(reads.get(p)!);
+        expect(hashes.length, p.path).toBeGreaterThanOrEqual(count);
+        expect(new Set(hashes), p.path).toEqual(new Set([before.get(p)]));
+        expect(await trial.hash(p), p.path).not.toBe(before.get(p));
+      }
+    }
+  });
+
+  test('parameters settle last stage first, each once, and a tied one where it was read first', async () => {
+    const trial = new Trial({ tied: true, count: 2, optimizer });
+    const order: string[] = [];
+    await trial.step(1, [{ name: 'watch', settle: (p) => order.push(p.path), finish: () => {} }]);
+    expect(order).toHaveLength(trial.parameters.length);
+    expect([order[0], order.at(-1)]).toEqual(['norm', 'embed']);
+    expect(trial.parameters.map((p) => p.version)).toEqual(trial.parameters.map(() => 1));
+  });
+});
+
+describe('memory of a step', () => {
+  test('each micro-batch more costs a boundary after every stage but the last', async () => {
+    const peak = async (count: number, blocks: number): Promise<number> => {
+      // 32 tokens of 8 floats: 1024 bytes a boundary, a multiple of the alignment.
+      const trial = new Trial({ blocks, count, tokens: 32 * count, optimizer });
+      trial.device.arena.resetPeaks();
+      await trial.step(1);
+      return trial.device.arena.usage.boundary.peak;
+    };
+    for (const blocks of [1, 3]) {
+      const growth = (blocks + 1) * 32 * 8 * 4;
+      const [two, three, six] = [await peak(2, blocks), await peak(3, blocks), await peak(6, blocks)];
+      expect([three - two, six - three]).toEqual([growth, 3 * growth]);
+    }
+  });
+
+  test('recomputed tapes: one stage and one micro-batch at a time; kept tapes: all of them', async () => {
+    const peaks = async (blocks: number, keeps: boolean) => {
+      const trial = new Trial({ blocks, keeps, count: 2, optimizer });
+      trial.device.arena.resetPeaks();
+      await trial.step(1);
+      return trial.device.arena.usage;
+    };
+    const [one, four] = [await peaks(1, false), await peaks(4, false)];
+    expect(four.recomputed.peak).toBe(one.recomputed.peak);
+    expect(four.saved.peak).toBe(0);
+    const [keptOne, keptFour] = [await peaks(1, true), await peaks(4, true)];
+    expect(keptFour.saved.peak).toBeGreaterThan(3 * keptOne.saved.peak);
+  });
+
+  test('gradients: the same peak for any number of blocks and micro-batches', async () => {
+    const peak = async (blocks: number, count: number): Promise<number> => {
+      const trial = new Trial({ blocks, count, tokens: 8 * count, accumulate: 'buffer', headForm: 'chunks', optimizer });
+      trial.device.arena.resetPeaks();
+      await trial.step(1);
+      return trial.device.arena.usage.gradient.peak;
+    };
+    expect(await peak(4, 4)).toBe(await peak(1, 4));
+    expect(await peak(4, 8)).toBe(await peak(1, 2));
+  });
+});
+
+describe('clipping by the global norm', () => {
+  test('uses the norm of all gradients together, also where one layer outweighs the rest', async () => {
+    for (const [path, factor] of [['block 0.down', 1e-3], ['norm', 1e4], ['block 0.q', 1]] as const) {
+      const options: TrialOptions = { count: 4, accumulate: 'factors', optimizer: { rule: lomo, clip: { norm: 0.5 } } };
+      const trials = [new Trial(options), new Trial(options)] as const;
+      for (const trial of trials) {
+        const p = trial.parameter(path);
+        trial.backend.writeExact(p, trial.backend.readExact(p).map((w) => w * factor));
+      }
+      const gradients = await trials[1].gradients(1);
+      let square = 0;
+      for (const g of gradients.values()) for (const x of g) square += x * x;
+      const norm = Math.sqrt(square);
+      const { gradNorm, clipCoefficient } = await trials[0].step(1);
+      expect(Math.abs(gradNorm / norm - 1)).toBeLessThan(1e-12);
+      const coefficient = Math.min(1, 0.5 / (norm + 1e-6));
+      expect(clipCoefficient).toBeCloseTo(coefficient, 6);
+      const lr = Math.fround(0.05);
+      for (const p of trials[0].parameters) {
+        const [g, old] = [gradients.get(p.path)!, trials[1].backend.readExact(trials[1].parameter(p.path))];
+        trials[0].backend.readExact(p).forEach((w, i) => expect(Math.abs(w - (old[i]! - lr * coefficient * g[i]!))).toBeLessThan(1e-12 * (1 + Math.abs(w))));
+      }
+    }
+  });
+});
+
+describe('numbers that are not finite', () => {
+  const rules = [lomo, adalomo(), adamw()].map((rule) => [rule.name, rule] as const);
+
+  test.each(rules)('in the loss of one micro-batch: not a byte changes, and the micro-batch is named (%s)', async (_, rule) => {
+    for (const split of [{ count: 1 }, { count: 4, accumulate: 'factors' }, { count: 4, accumulate: 'buffer' }] as const) for (const headForm of ['chunks', 'tiles'] as const) {
+      const trial = new Trial({ ...split, headForm, optimizer: { rule, weightDecay: 0.1 } });
+      await trial.step(1);
+      const batches = trial.batches(2);
+      // A token that occurs in no other micro-batch reads a row of NaN.
+      batches.forEach((batch, m) => batch.tokens.forEach((id, t) => {
+        if (id === 18) batch.tokens[t] = 17;
+        if (m === batches.length - 1 && t === 0) batch.tokens[t] = 18;
+      }));
+      trial.backend.writeExact(trial.parameter('embed').rows(18, 19), new Float64Array(8).fill(NaN));
+      const before = await trial.digest();
+      const error = await refusal(() => trial.program.run({ batches, step: 2, seed: 3, lr: 0.05, passes: trial.optimizer.passes }));
+      expect(error.code).toBe('NonFiniteLoss');
+      expect(error.message).toBe(`step 2: the loss is NaN (micro-batches ${split.count - 1}); no weight has changed`);
+      expect(await trial.digest()).toBe(before);
+    }
+  });
+
+  /** Block 0's output, whose gradient is infinite in micro-batch 1. */
+  const ruined = (stage: Stage): Stage => {
+    const forward = stage.forward.bind(stage);
+    stage.forward = (batch, arriving) => {
+      const out = forward(batch, arriving)!;
+      const { device } = out;
+      const copy = device.allocate(out, device.category);
+      device.copy(copy, out);
+      const ruin = (dy: Tensor): Tensor => {
+        const bad = device.allocate(dy, 'workspace');
+        device.copy(bad, dy);
+        if (batch.start > 0) device.writeNumbers(bad.rows(0, 1), Array(dy.shape[1]).fill(Infinity));
+        return bad;
+      };
+      device.recorder?.record({ op: { name: 'ruin', backward: (_, dys) => [ruin(dys[0]!)] }, ins: [out], outs: [copy], attributes: null });
+      out.dispose();
+      return copy;
+    };
+    return stage;
+  };
+  const sick: TrialOptions = { blocks: 3, count: 2, stages: ([embed, one, two, ...rest]) => [embed!, one!, ruined(two!), ...rest], optimizer };
+
+  test('born in a layer: exactly the layers above it have changed, and the step says that it is torn', async () => {
+    const trial = new Trial(sick);
+    const before = new Map(await Promise.all(trial.parameters.map(async (p) => [p.path, await trial.hash(p)] as const)));
+    const error = await refusal(() => trial.step(1));
+    expect(error.code).toBe('TornStep');
+    const changed: string[] = [];
+    for (const p of trial.parameters) if ((await trial.hash(p)) !== before.get(p.path)) changed.push(p.path);
+    expect(new Set(changed)).toEqual(new Set(trial.parameters.map((p) => p.path).filter((path) => /^(block 2|norm|head)/.test(path))));
+    expect(error.message).toMatch(new RegExp(`the gradient of block 1\\..* is not finite; ${changed.length} parameters had been updated before it`));
+  });
+
+  test('born in a layer, judged before the first write: not a byte changes', async () => {
+    for (const careful of [{ atomic: true }, { clip: { norm: 1 } }]) {
+      const trial = new Trial({ ...sick, optimizer: { rule: lomo, ...careful } });
+      const before = await trial.digest();
+      expect((await refusal(() => trial.step(1))).code).toBe('NonFiniteGradient');
+      expect(await trial.digest()).toBe(before);
+    }
+  });
+});
+
+describe('who takes part', () => {
+  test('frozen parameters never settle, and the others move as if nothing were frozen', async () => {
+    const frozen = (path: string): boolean => path === 'embed' || path.includes('norm') || path === 'block 0.q' || path === 'block 0.q_bias';
+    for (const split of [{ count: 1 }, { count: 4, accumulate: 'factors' }] as const) for (const headForm of ['chunks', 'tiles'] as const) {
+      const [all, some] = [new Trial({ ...split, headForm, optimizer }), new Trial({ ...split, headForm, optimizer, trainable: (path) => !frozen(path) })];
+      const before = new Map(await Promise.all(some.parameters.map(async (p) => [p.path, await some.hash(p)] as const)));
+      await all.step(1);
+      await some.step(1);
+      for (const p of some.parameters) {
+        expect(await some.hash(p), p.path).toBe(frozen(p.path) ? before.get(p.path) : await all.hash(all.parameter(p.path)));
+        expect(p.version).toBe(frozen(p.path) ? 0 : 1);
+      }
+    }
+  });
+
+  test('only the head, only the embedding', async () => {
+    for (const only of ['head', 'embed']) for (const headForm of ['chunks', 'tiles'] as const) {
+      const trial = new Trial({ headForm, optimizer, trainable: (path) => path === only });
+      const before = await trial.digest();
+      await trial.step(1);
+      expect(await trial.digest()).not.toBe(before);
+      expect(trial.parameters.filter((p) => p.version > 0).map((p) => p.path)).toEqual([only]);
+    }
+  });
+
+  /** A stage with a parameter that it names, and reads only if told so. */
+  class Spare extends Stage {
+    readonly name = 'spare';
+    readonly spare: Parameter;
+    private readonly reads: boolean;
+
+    constructor(spare: Parameter, reads: boolean) {
+      super();
+      this.spare = spare;
+      this.reads = reads;
+    }
+
+    forward(_: Batch, arriving: Tensor): Tensor {
+      const normed = rmsNorm(arriving, this.spare, 1e-5);
+      // A branch nobody differentiates, or nothing at all: what leaves does not depend on the weight.
+      if (!this.reads) normed.dispose();
+      return arriving.share();
+    }
+  }
+
+  test('a parameter without gradient settles with zero: it decays, and does not move otherwise', async () => {
+    for (const reads of [true, false]) {
+      const trial = new Trial({
+        count: 2,
+        optimizer: { rule: lomo, weightDecay: 0.5, decays: () => true },
+        stages: ([embed, ...rest], device) => {
+          const spare = device.parameter('spare', { shape: [8], dtype: 'f32' });
+          device.writeNumbers(spare, [1, 2, 3, 4, 5, 6, 7, 8]);
+          return [embed!, new Spare(spare, reads), ...rest];
+        },
+      });
+      await trial.step(1);
+      const p = trial.parameter('spare');
+      expect(p.version).toBe(1);
+      expect([...trial.backend.readExact(p)]).toEqual([1, 2, 3, 4, 5, 6, 7, 8].map((w) => w * (1 - Math.fround(0.05) * 0.5)));
+    }
+  });
+
+  /** A stage that reads a parameter it does not name. */
+  class Thief extends Stage {
+    readonly name = 'thief';
+    private readonly inner: Stage;
+    private readonly stolen: () => Parameter;
+
+    constructor(inner: Stage, stolen: () => Parameter) {
+      super();
+      this.inner = inner;
+      this.stolen = stolen;
+    }
+
+    forward(batch: Batch, arriving: Tensor): Tensor | null {
+      return this.inner.forward(batch, rmsNorm(arriving, this.stolen(), 1e-5));
+    }
+  }
+
+  test('a read that no stage announced is refused before anything changes: recomputed, kept, and in the last stage', async () => {
+    for (const [at, keeps] of [[1, false], [1, true], [2, false]] as const) {
+      const trial: Trial = new Trial({
+        count: 2,
+        keeps,
+        optimizer,
+        stages: (stages) => stages.map((stage, s) => (s === at ? new Thief(stage, () => trial.parameter(at === 2 ? 'block 0.norm1' : 'norm')) : stage)),
+      });
+      const [before, { live }] = [await trial.digest(), trial.device.arena];
+      const error = await refusal(() => trial.step(1));
+      expect(error.code).toBe('UndeclaredRead');
+      expect(error.message).toMatch(/^stage 'thief' reads (block 0\.)?norm1?, which is not among its own properties/);
+      expect(await trial.digest()).toBe(before);
+      expect(trial.device.arena.live).toBe(live);
+    }
+  });
+
+  test('a parameter the optimizer was not given is named', async () => {
+    const trial = new Trial({ optimizer });
+    const { passes } = new Trial({ optimizer }).optimizer;
+    expect(await refusal(() => trial.step(1, passes))).toMatchObject({ code: 'UnknownParameter', message: expect.stringMatching(/^(head|norm) settled/) });
+  });
+});
+
+describe('evaluation', () => {
+  test("gives the step's loss and changes nothing", async () => {
+    for (const headForm of ['chunks', 'tiles'] as const) for (const count of [1, 4]) {
+      const trial = new Trial({ tied: true, count, headForm, optimizer });
+      const [before, { live }] = [await trial.digest(), trial.device.arena];
+      const evaluated = await trial.program.evaluate(trial.batches(1));
+      const losses = await trial.program.tokenLosses(0);
+      expect(await trial.digest()).toBe(before);
+      expect(trial.device.arena.live).toBe(live);
+      const stepped = await trial.step(1);
+      expect(evaluated.trained).toBe(stepped.trained);
+      expect(evaluated.loss).toBeCloseTo(stepped.loss, 6);
+      expect(losses).toHaveLength(32 / count);
+      expect(losses.filter((x) => x === 0).length).toBeGreaterThanOrEqual(32 / count / segment);
+      if (count === 1 && headForm === 'chunks') expect(evaluated.lossSum).toBe(stepped.lossSum);
+    }
+  });
+
+  test('no trained token: a loss of zero, and zero gradients', async () => {
+    const trial = new Trial({ optimizer });
+    const batches = trial.batches(1).map((batch) => ({ ...batch, targets: batch.targets.map(() => -100) }));
+    const before = await trial.digest();
+    expect(await trial.program.run({ batches, step: 1, seed: 3, lr: 0.05, passes: trial.optimizer.passes })).toMatchObject({ loss: 0, lossSum: 0, trained: 0 });
+    expect(await trial.digest()).toBe(before);
+    expect(await trial.program.evaluate(batches)).toEqual({ loss: 0, lossSum: 0, trained: 0 });
+  });
+
+  test('a batch of another shape than the plan is refused', async () => {
+    const trial = new Trial({ count: 2, optimizer });
+    const other = new Trial({ count: 4, optimizer }).batches(1);
+    const run = (batches: typeof other) => () => trial.program.run({ batches, step: 1, seed: 1, lr: 0, passes: [] });
+    expect((await refusal(run(other))).message).toBe('4 micro-batches, the plan has 2');
+    expect(await refusal(run(other.slice(0, 2)))).toMatchObject({ code: 'BatchShapeError', message: 'micro-batch 0: tokens has 8 elements, the plan has 16' });
+  });
+});
