@@ -2,8 +2,8 @@
 import { createHash } from 'node:crypto';
 import { Optimizer, optimOps } from '@lomo/optim';
 import type { OptimizerOptions } from '@lomo/optim';
-import { Dense, Device, Grad, ReferenceBackend, tensorOps } from '@lomo/tensor';
-import type { Op, Parameter, ReferenceOptions, Stage, Tensor } from '@lomo/tensor';
+import { Dense, Device, Grad, isLomoError, ReferenceBackend, tensorOps } from '@lomo/tensor';
+import type { LomoError, Op, Parameter, ReferenceOptions, Stage, Tensor } from '@lomo/tensor';
 import type { HostBatch, ProgramOptions, ProgramPass, StepResult } from '../src/index.ts';
 import { Program } from '../src/index.ts';
 import type { ToyOptions } from './toy.ts';
@@ -143,4 +143,11 @@ export async function trained(options: TrialOptions, steps = 2): Promise<string>
   const trial = new Trial(options);
   for (let n = 1; n <= steps; n++) await trial.step(n);
   return trial.digest();
+}
+
+/** The error that `body` ends in; throws what is no LomoError. */
+export async function refusal(body: () => Promise<unknown>): Promise<LomoError> {
+  const error = await body().then(() => null, (e: unknown) => e);
+  if (isLomoError(error)) return error;
+  throw error ?? new Error('nothing was refused');
 }
