@@ -2,6 +2,7 @@
 export * from './assemble.ts';
 export * from './checkpoint.ts';
 export * from './config.ts';
+export * from './data.ts';
 export * from './fit.ts';
 export * from './inference.ts';
 export * from './loop.ts';

@@ -1,6 +1,5 @@
 // Opens a run: data tokenized, memory planned and reserved, weights in place.
-import type { Dataset, Source, Tokenizer } from '@lomo/data';
-import { DataError, openDataset, openTokenizer } from '@lomo/data';
+import { openTokenizer } from '@lomo/data';
 import type { Files, ModelFamily } from '@lomo/models';
 import { builtInFamilies, familyOf, nodeFiles, readConfig } from '@lomo/models';
 import { adalomo, adamw, lomo, sgd } from '@lomo/optim';
@@ -11,7 +10,7 @@ import { Device, LomoError } from '@lomo/tensor';
 import type { Assembly, Blueprint } from './assemble.ts';
 import { assemble, planRun } from './assemble.ts';
 import type { RunConfig } from './config.ts';
-import { microBatchesOf } from './config.ts';
+import { openRunData } from './data.ts';
 import type { Choice } from './session.ts';
 import { freshTokens, Session } from './session.ts';
 
@@ -49,10 +48,8 @@ export async function openSession(input: SessionInput): Promise<Session> {
   phase('tokenizing');
   const tokenizer = await openTokenizer(folder);
   try {
-    const open = (sources: RunConfig['datasets']) => openData(config, { sources, tokenizer, vocabSize: model.vocabSize, ...(signal === undefined ? {} : { signal }) });
-    const train = await open(config.datasets);
-    const held = config.eval_datasets.length === 0 ? null : await open(config.eval_datasets);
-    const batches = layOut(config, train, held);
+    const data = await openRunData(config, { tokenizer, vocabSize: model.vocabSize, ...(signal === undefined ? {} : { signal }) });
+    const { train, held } = data;
     phase('planning');
     const rule = ruleOf(config, [...(input.rules ?? []), ...builtInRules]);
     const blueprint: Omit<Blueprint, 'keeps'> = {
@@ -60,14 +57,14 @@ export async function openSession(input: SessionInput): Promise<Session> {
       json,
       families,
       rule,
-      shape: batches.shape,
+      shape: data.shape,
       generates: { prompt: config.max_seq_length, fresh: freshTokens },
       evaluates: held !== null,
     };
     const { plan, keeps, choices } = await choose(backend, blueprint, { memory: input.memory, checkpointing: config.gradient_checkpointing });
     const device = new Device(backend, { bytes: plan.extent });
     const assembly = await underPlan(device, plan, { name: 'setup', body: () => assemble(device, { ...blueprint, keeps }) });
-    const session = new Session({ config, assembly, plan, choices: [...batches.choices, ...choices, ...programChoices(assembly)], tokenizer, train, held, heldSteps: batches.held, schedule: batches.train, machine: input.machine ?? {}, files: input.files ?? nodeFiles });
+    const session = new Session({ config, assembly, plan, choices: [...data.choices, ...choices, ...programChoices(assembly)], tokenizer, train, held, heldSteps: data.heldSteps, schedule: data.steps, machine: input.machine ?? {}, files: input.files ?? nodeFiles });
     phase('loading weights');
     await session.begin();
     return session;
@@ -75,50 +72,6 @@ export async function openSession(input: SessionInput): Promise<Session> {
     await tokenizer.close();
     throw error;
   }
-}
-
-/** Settings as @lomo/data spells them, and as a run does: its complaints are read by people who write the latter. */
-const spellings: Readonly<Record<string, string>> = {
-  maxSeqLength: 'max_seq_length',
-  trainOnInputs: 'train_on_inputs',
-  microBatches: 'gradient_accumulation_steps',
-  capacity: 'per_device_train_batch_size x max_seq_length',
-};
-
-/** Throws what openDataset throws, its settings under their names in a run. */
-async function openData(config: RunConfig, options: { sources: RunConfig['datasets']; tokenizer: Tokenizer; vocabSize: number; signal?: AbortSignal }): Promise<Dataset> {
-  const sources = options.sources.map((source) => Object.fromEntries(Object.entries(source).filter(([, value]) => value !== undefined)) as unknown as Source);
-  try {
-    return await openDataset({
-      ...options,
-      sources,
-      maxSeqLength: config.max_seq_length,
-      overlong: config.overlong === 'error' ? 'fail' : config.overlong,
-      trainOnInputs: config.train_on_inputs,
-      seed: config.data_seed ?? config.seed,
-    });
-  } catch (error) {
-    if (!(error instanceof DataError)) throw error;
-    const message = error.message.replace(/\b[a-z]+[A-Z]\w*|\bcapacity\b/g, (word) => spellings[word] ?? word);
-    throw new LomoError(error.code, message, { ...error.details }, error);
-  }
-}
-
-/** Steps of training and evaluation, of one shape. */
-function layOut(config: RunConfig, train: Dataset, held: Dataset | null) {
-  const capacity = Math.ceil((config.per_device_train_batch_size * config.max_seq_length) / 64) * 64;
-  const microBatches = microBatchesOf(config);
-  const span = config.max_steps === undefined ? { epochs: config.num_train_epochs } : { maxSteps: config.max_steps };
-  const options = { capacity, microBatches, packing: config.packing, ...span };
-  const evaluation = { capacity, microBatches: 1, packing: config.packing };
-  const maxSegments = Math.max(train.steps(options).maxSegments, held?.evalSteps(evaluation).maxSegments ?? 1);
-  const steps = train.steps({ ...options, maxSegments });
-  const { efficiency } = steps.report();
-  const shape = { tokens: capacity, microBatches, maxSegments, maxLength: config.max_seq_length };
-  const choices: Choice[] = [
-    { name: 'batch', value: `${microBatches} x ${capacity} tokens a step`, reason: `${(100 * efficiency).toFixed(1)} % of them are data, the rest padding` },
-  ];
-  return { train: steps, held: held?.evalSteps({ ...evaluation, maxSegments }) ?? null, shape, choices };
 }
 
 async function choose(backend: Backend, blueprint: Omit<Blueprint, 'keeps'>, options: { memory: number; checkpointing: RunConfig['gradient_checkpointing'] }) {

@@ -1,0 +1,74 @@
+// A run's data: every sample tokenized and checked, every step laid out. What a run trains on, and what `lomo data check` looks at.
+import type { Dataset, Source, Steps, Tokenizer } from '@lomo/data';
+import { DataError, openDataset } from '@lomo/data';
+import type { BatchShape } from '@lomo/parallel';
+import { LomoError } from '@lomo/tensor';
+import type { RunConfig } from './config.ts';
+import { microBatchesOf } from './config.ts';
+import type { Choice } from './session.ts';
+
+/** What is trained on, what is held out, and the steps of both, of one shape. */
+export interface RunData {
+  readonly train: Dataset;
+  readonly held: Dataset | null;
+  readonly steps: Steps;
+  readonly heldSteps: Steps | null;
+  readonly shape: BatchShape & { readonly microBatches: number };
+  readonly choices: readonly Choice[];
+}
+
+/**
+ * Reads, tokenizes and lays out the data of `config`. Throws LomoError with the codes of @lomo/data (BadLine, AllMasked, DoubleBos, Overlong,
+ * TokenOutOfRange ...), settings spelled as in a run.
+ */
+export async function openRunData(config: RunConfig, options: { readonly tokenizer: Tokenizer; readonly vocabSize: number; readonly signal?: AbortSignal }): Promise<RunData> {
+  return inWordsOfRuns(async () => {
+    const open = (sources: RunConfig['datasets']): Promise<Dataset> =>
+      openDataset({
+        ...options,
+        sources: sources.map((source) => Object.fromEntries(Object.entries(source).filter(([, value]) => value !== undefined)) as unknown as Source),
+        maxSeqLength: config.max_seq_length,
+        overlong: config.overlong === 'error' ? 'fail' : config.overlong,
+        trainOnInputs: config.train_on_inputs,
+        seed: config.data_seed ?? config.seed,
+      });
+    const train = await open(config.datasets);
+    const held = config.eval_datasets.length === 0 ? null : await open(config.eval_datasets);
+    return layOut(config, train, held);
+  });
+}
+
+/** Settings as @lomo/data spells them, and as a run does: its complaints are read by people who write the latter. */
+const spellings: Readonly<Record<string, string>> = {
+  maxSeqLength: 'max_seq_length',
+  trainOnInputs: 'train_on_inputs',
+  microBatches: 'gradient_accumulation_steps',
+  capacity: 'per_device_train_batch_size x max_seq_length',
+};
+
+async function inWordsOfRuns<T>(body: () => Promise<T>): Promise<T> {
+  try {
+    return await body();
+  } catch (error) {
+    if (!(error instanceof DataError)) throw error;
+    const message = error.message.replace(/\b[a-z]+[A-Z]\w*|\bcapacity\b/g, (word) => spellings[word] ?? word);
+    throw new LomoError(error.code, message, { ...error.details }, error);
+  }
+}
+
+/** Steps of training and evaluation, of one shape. */
+function layOut(config: RunConfig, train: Dataset, held: Dataset | null): RunData {
+  const capacity = Math.ceil((config.per_device_train_batch_size * config.max_seq_length) / 64) * 64;
+  const microBatches = microBatchesOf(config);
+  const span = config.max_steps === undefined ? { epochs: config.num_train_epochs } : { maxSteps: config.max_steps };
+  const options = { capacity, microBatches, packing: config.packing, ...span };
+  const evaluation = { capacity, microBatches: 1, packing: config.packing };
+  const maxSegments = Math.max(train.steps(options).maxSegments, held?.evalSteps(evaluation).maxSegments ?? 1);
+  const steps = train.steps({ ...options, maxSegments });
+  const { efficiency } = steps.report();
+  const shape = { tokens: capacity, microBatches, maxSegments, maxLength: config.max_seq_length };
+  const choices: Choice[] = [
+    { name: 'batch', value: `${microBatches} x ${capacity} tokens a step`, reason: `${(100 * efficiency).toFixed(1)} % of them are data, the rest padding` },
+  ];
+  return { train, held, steps, heldSteps: held?.evalSteps({ ...evaluation, maxSegments }) ?? null, shape, choices };
+}
