@@ -1,6 +1,6 @@
 // Opens a backend by name. The only place that knows which packages they are; each is imported when it is asked for.
 import { optimOps } from '@lomo/optim';
-import type { Backend } from '@lomo/tensor';
+import type { Backend, Op } from '@lomo/tensor';
 import { ReferenceBackend, tensorOps } from '@lomo/tensor';
 
 export interface OpenedBackend {
@@ -11,10 +11,10 @@ export interface OpenedBackend {
   readonly description: string;
 }
 
-/** Throws what the backend throws: a missing library names the package that brings it. */
-export async function openBackend(name: 'cpu' | 'reference', options: { readonly threads?: number | undefined } = {}): Promise<OpenedBackend> {
+/** Throws what the backend throws: a missing library names the package that brings it. `ops` are plugins' own, which the reference can run. */
+export async function openBackend(name: 'cpu' | 'reference', options: { readonly threads?: number | undefined; readonly ops?: readonly Op[] } = {}): Promise<OpenedBackend> {
   if (name === 'reference') {
-    const backend = new ReferenceBackend({ ops: [...tensorOps, ...optimOps], precision: 'f32' });
+    const backend = new ReferenceBackend({ ops: [...tensorOps, ...optimOps, ...(options.ops ?? [])], precision: 'f32' });
     return { backend, machine: { backend: 'reference', node: process.version }, description: 'reference (float64 loops: the definition, slow)' };
   }
   const { cpu } = await import('@lomo/cpu');

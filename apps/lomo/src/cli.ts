@@ -9,7 +9,8 @@ process.env['GOMP_SPINCOUNT'] ??= '10000';
 const program = new Command('lomo')
   .description('Full-parameter fine-tuning of LLaMA-family models with the optimizer fused into backward.')
   .showHelpAfterError('(lomo --help lists the verbs)')
-  .configureHelp({ sortSubcommands: false });
+  .configureHelp({ sortSubcommands: false })
+  .addHelpText('after', '\nA first run: lomo quickstart.  Your own: lomo init <model> <data>, then lomo data check, plan, train run.yaml.');
 
 const integer = (text: string): number => {
   const value = Number(text);
@@ -22,7 +23,15 @@ const number = (text: string): number => {
   return value;
 };
 const threads = new Option('--threads <n>', 'processor threads; default: the cores this process may use').argParser(integer);
+const listed = (value: string, before: readonly string[]): readonly string[] => [...before, value];
+const plugin = new Option('--plugin <module>', 'a module that brings a model family; may be given several times').argParser(listed).default([], 'none');
 const backend = new Option('--backend <name>', 'cpu, or reference (slow: the definition)').choices(['cpu', 'reference']).default('cpu');
+
+/** What stands at the end of a verb's --help: commands to type, and what they do. */
+function examples(...lines: readonly (readonly [command: string, what: string])[]): string {
+  const width = Math.max(...lines.map(([command]) => command.length));
+  return `\nExamples:\n${lines.map(([command, what]) => `  $ ${command.padEnd(width)}   ${what}`).join('\n')}`;
+}
 
 /** `--learning-rate 1e-3 --packing false` as settings; values are read as YAML scalars. */
 async function overridesOf(rest: readonly string[]): Promise<Record<string, unknown>> {
@@ -42,7 +51,33 @@ program
   .description('fine-tune the small model that comes with lomo, about a minute on two cores')
   .addOption(threads)
   .option('--output-dir <folder>', 'where the run goes', 'runs/quickstart')
+  .addHelpText('after', examples(['lomo quickstart', 'held-out loss and exact matches before and after; run again, it is shown again']))
   .action(async (flags) => (await import('./commands/quickstart.ts')).quickstart(flags));
+
+program
+  .command('init')
+  .description('write a commented run.yaml for a model and a data file')
+  .argument('<model>', 'a local Hugging Face folder')
+  .argument('<data>', '.jsonl or .txt')
+  .option('-o, --output <file>', 'never overwritten', 'run.yaml')
+  .addOption(new Option('--optim <name>', 'whose settings are written').choices(['adalomo', 'lomo', 'adamw', 'sgd']).default('adalomo'))
+  .addHelpText('after', examples(['lomo init models/stories260k train.jsonl', 'reads both, writes run.yaml with lengths that fit them'], ['lomo init models/llama train.jsonl --optim lomo', "the paper's optimizer instead of AdaLomo"]))
+  .action(async (model: string, data: string, flags) => (await import('./commands/init.ts')).init(model, data, flags));
+
+program
+  .command('data')
+  .description('look at data before training on them')
+  .command('check')
+  .description('tokenize everything run.yaml names, find what training would stumble over, count the steps')
+  .argument('<run.yaml>')
+  .option('--show <n>', 'which sample is printed with its mask (+ trained, - masked)', integer, 0)
+  .allowUnknownOption()
+  .allowExcessArguments()
+  .addHelpText('after', examples(['lomo data check run.yaml', 'bad lines as file:line; lengths, masks, padding, steps'], ['lomo data check run.yaml --show 17', 'what the model sees of sample 17'], ['lomo data check run.yaml --max-seq-length 512', 'any setting can be tried']))
+  .action(async (path: string, flags: { show: number }, command: Command) => {
+    const overrides = await overridesOf(command.args.slice(1));
+    await (await import('./commands/data.ts')).checkData(path, overrides, flags);
+  });
 
 program
   .command('train')
@@ -50,7 +85,11 @@ program
   .argument('<run.yaml>')
   .allowUnknownOption()
   .allowExcessArguments()
-  .addHelpText('after', '\nEvery setting of the file can be given as --kebab-case value. `lomo schema` prints them all.')
+  .addHelpText('after', `\nEvery setting of the file can be given as --kebab-case value. \`lomo schema\` prints them all.\n${examples(
+    ['lomo train run.yaml', 'Ctrl-C saves after the step; the same command goes on'],
+    ['lomo train run.yaml --optim lomo --learning-rate 3e-2', 'other settings than the file'],
+    ['lomo train run.yaml --resume-from-checkpoint false', 'from the beginning'],
+  )}`)
   .action(async (path: string, _flags, command: Command) => {
     const overrides = await overridesOf(command.args.slice(1));
     await (await import('./commands/train.ts')).train(path, overrides);
@@ -61,6 +100,7 @@ program
   .description('go on with run.yaml from a checkpoint folder')
   .argument('<run.yaml>')
   .argument('<checkpoint>')
+  .addHelpText('after', examples(['lomo resume run.yaml runs/run/step-000200', 'the very bits an uninterrupted run would have']))
   .action(async (path: string, checkpoint: string) => (await import('./commands/train.ts')).train(path, { resume_from_checkpoint: checkpoint }));
 
 program
@@ -74,7 +114,9 @@ program
   .option('--template <text>', "how samples were laid out in training, e.g. '{prompt}{completion}'; default: a line feed between")
   .addOption(threads)
   .addOption(backend)
+  .addOption(plugin)
   .option('--json', 'one line of JSON')
+  .addHelpText('after', examples(['lomo eval runs/run/step-000300 --data test.jsonl', 'loss, perplexity, exact matches'], ['lomo eval my-model --data test.jsonl --samples 0 --json', 'the loss alone, for a script']))
   .action(async (folder: string, flags) => (await import('./commands/eval.ts')).evaluate(folder, flags));
 
 program
@@ -89,6 +131,8 @@ program
   .option('--seed <n>', '', integer, 0)
   .addOption(threads)
   .addOption(backend)
+  .addOption(plugin)
+  .addHelpText('after', examples(['lomo generate runs/run/step-000300 --prompt "Once upon a time"', 'the likeliest text'], ['lomo generate my-model --prompt "Q: " --temperature 0.8 --top-p 0.9 --seed 1', 'drawn; the same seed, the same text']))
   .action(async (folder: string, flags) => (await import('./commands/generate.ts')).generate(folder, flags));
 
 program
@@ -98,6 +142,7 @@ program
   .option('--json', 'as JSON')
   .allowUnknownOption()
   .allowExcessArguments()
+  .addHelpText('after', examples(['lomo plan run.yaml', 'bytes by category: lomo, adalomo, adamw; kept or recomputed'], ['lomo plan run.yaml --max-seq-length 4096 --dtype bf16', 'what another setting would need']))
   .action(async (path: string, flags: { json?: boolean }, command: Command) => {
     const overrides = await overridesOf(command.args.slice(1));
     await (await import('./commands/plan.ts')).plan(path, overrides, flags);
@@ -107,11 +152,13 @@ program
   .command('doctor')
   .description('what this machine has, what it measures, what is missing')
   .addOption(threads)
+  .addHelpText('after', examples(['lomo doctor', 'exits 1 where training would not run, and says what to install']))
   .action(async (flags) => (await import('./commands/doctor.ts')).doctor(flags));
 
 program
   .command('schema')
   .description('the settings of run.yaml as a JSON Schema, for editors')
+  .addHelpText('after', examples(['lomo schema > run.schema.json', 'then in run.yaml: # yaml-language-server: $schema=run.schema.json']))
   .action(async () => {
     const [{ runSchema }, { z }] = await Promise.all([import('@lomo/trainer'), import('zod')]);
     process.stdout.write(`${JSON.stringify(z.toJSONSchema(runSchema, { io: 'input' }), null, 2)}\n`);

@@ -1,5 +1,6 @@
 // Plugins: modules named in a run's configuration that bring optimizers and models nobody here wrote.
-import { resolve } from 'node:path';
+import { createRequire } from 'node:module';
+import { join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { ModelFamily } from '@lomo/models';
 import type { Rule } from '@lomo/optim';
@@ -11,13 +12,22 @@ export interface Plugin {
   readonly families?: readonly ModelFamily[];
 }
 
+/** What is imported for `name`: a path, a package as the working folder sees it, else one installed beside lomo. */
+function urlOf(name: string): string {
+  if (/^[./]/.test(name)) return pathToFileURL(resolve(name)).href;
+  try {
+    return pathToFileURL(createRequire(join(process.cwd(), 'run.yaml')).resolve(name)).href;
+  } catch {
+    return name;
+  }
+}
+
 /** Imports `names` (paths beginning with '.' or '/', else packages). Throws PluginError naming the module. */
 export async function loadPlugins(names: readonly string[]): Promise<Required<Plugin>> {
   const loaded = await Promise.all(
     names.map(async (name) => {
-      const url = /^[./]/.test(name) ? pathToFileURL(resolve(name)).href : name;
       try {
-        return (await import(url)) as Plugin;
+        return (await import(urlOf(name))) as Plugin;
       } catch (error) {
         throw new LomoError('PluginError', `plugin '${name}': ${error instanceof Error ? error.message : String(error)}`, { name }, error);
       }

@@ -4,6 +4,7 @@ import { complete, openModel } from '@lomo/trainer';
 import { LomoError } from '@lomo/tensor';
 import { openBackend } from '../backends.ts';
 import { onInterrupt } from '../interrupt.ts';
+import { loadPlugins } from '../plugins.ts';
 import { count, percent, screen as openScreen } from '../screen.ts';
 
 export interface EvalFlags {
@@ -13,6 +14,8 @@ export interface EvalFlags {
   readonly samples: number;
   /** Prompt and completion as they were trained: '{prompt}{completion}'. */
   readonly template?: string;
+  /** Modules that bring model families. */
+  readonly plugin: readonly string[];
   readonly threads?: number;
   readonly backend: 'cpu' | 'reference';
   readonly json?: boolean;
@@ -22,6 +25,7 @@ export interface EvalFlags {
 export async function evaluate(folder: string, flags: EvalFlags): Promise<void> {
   const screen = openScreen(flags.json === true ? process.stderr : process.stdout);
   const { backend } = await openBackend(flags.backend, { threads: flags.threads });
+  const { families } = await loadPlugins(flags.plugin);
   await using tokenizer = await openTokenizer(folder);
   const dataset = await openDataset({
     sources: flags.data,
@@ -33,6 +37,7 @@ export async function evaluate(folder: string, flags: EvalFlags): Promise<void> 
   const steps = dataset.evalSteps({ capacity, microBatches: 1 });
   await using opened = await openModel(folder, {
     backend,
+    families,
     text: { prompt: flags.maxSeqLength, fresh: 64 },
     batch: { tokens: capacity, maxSegments: steps.maxSegments, maxLength: flags.maxSeqLength },
   });

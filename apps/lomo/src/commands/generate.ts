@@ -3,6 +3,7 @@ import { generate as generateIds } from '@lomo/models';
 import { openModel } from '@lomo/trainer';
 import { openBackend } from '../backends.ts';
 import { onInterrupt } from '../interrupt.ts';
+import { loadPlugins } from '../plugins.ts';
 
 export interface GenerateFlags {
   readonly prompt: string;
@@ -11,6 +12,8 @@ export interface GenerateFlags {
   readonly topK: number;
   readonly topP: number;
   readonly seed: number;
+  /** Modules that bring model families. */
+  readonly plugin: readonly string[];
   readonly threads?: number;
   readonly backend: 'cpu' | 'reference';
 }
@@ -18,11 +21,12 @@ export interface GenerateFlags {
 /** Writes what follows the prompt, as it is made. */
 export async function generate(folder: string, flags: GenerateFlags): Promise<void> {
   const { backend } = await openBackend(flags.backend, { threads: flags.threads });
+  const { families } = await loadPlugins(flags.plugin);
   const { openTokenizer } = await import('@lomo/data');
   const tokenizer = await openTokenizer(folder);
   const prompt = [...(await tokenizer.encode(flags.prompt))];
   await tokenizer.close();
-  await using opened = await openModel(folder, { backend, text: { prompt: prompt.length, fresh: flags.maxNewTokens } });
+  await using opened = await openModel(folder, { backend, families, text: { prompt: prompt.length, fresh: flags.maxNewTokens } });
   using interrupt = onInterrupt(() => {});
   const { maxNewTokens, temperature, topK, topP, seed } = flags;
   const ids: number[] = [];
