@@ -1,4 +1,4 @@
-// bench profile: where a training step's time goes. A recorded step is replayed in order, waiting after every launch.
+// bench profile: where a training step's time goes. A recorded step is replayed in order and the end of every launch noted.
 import { cpu } from '@lomo/cpu';
 import { RecordedStep } from './launches.ts';
 import { measureLimits } from './limits.ts';
@@ -26,7 +26,7 @@ interface Line {
 
 /** Rows of the table by shapes. */
 const longest = 16;
-const replays = 3;
+const replays = 5;
 
 /** Runs the bench; returns the exit code. */
 export async function profile(options: ProfileOptions): Promise<number> {
@@ -46,7 +46,7 @@ export async function profile(options: ProfileOptions): Promise<number> {
           const [byOp, byShape] = [group(timed, (t) => t.launch.op), group(timed, (t) => keyOf(t.launch))];
           const name = `${model} ${dtype} ${shape} ${optim}${options.recompute ? ' recomputed' : ''}`;
           lines.push(
-            `${name}, ${options.threads} threads: ${step.launches.length} launches take ${sum.toFixed(1)} ms, waited for one by one; the step takes ${step.stepTime.toFixed(1)} ms. Limits ${(limits.flops / 1e6).toFixed(0)} GFLOP/s, ${(limits.bytes / 1e6).toFixed(1)} GB/s`,
+            `${name}, ${options.threads} threads: ${step.launches.length} launches take ${sum.toFixed(1)} ms, the step ${step.stepTime.toFixed(1)} ms. Limits ${(limits.flops / 1e6).toFixed(0)} GFLOP/s, ${(limits.bytes / 1e6).toFixed(1)} GB/s`,
             table([head, ...byOp.map((line) => rowOf(line, sum))], [8]),
             '',
             table([head, ...byShape.slice(0, longest).map((line) => rowOf(line, sum))], [8]),

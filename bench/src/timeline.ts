@@ -31,7 +31,7 @@ export interface Panel {
 /** From the bottom of the stack to its top. */
 const layers: readonly { readonly category: Category; readonly colour: string; readonly label: string }[] = [
   { category: 'weights', colour: '#4c78a8', label: 'weights' },
-  { category: 'state', colour: '#b79ac8', label: 'optimizer state' },
+  { category: 'state', colour: '#8e6bb0', label: 'optimizer state' },
   { category: 'gradient', colour: '#e45756', label: 'gradients' },
   { category: 'factors', colour: '#f2a65a', label: 'factors of gradients' },
   { category: 'boundary', colour: '#2a9d8f', label: 'boundary activations' },
@@ -41,9 +41,9 @@ const layers: readonly { readonly category: Category; readonly colour: string; r
   { category: 'workspace', colour: '#a39e99', label: 'workspace' },
   { category: 'io', colour: '#6b5b4b', label: 'batch' },
 ];
-const size = { width: 900, height: 470, left: 62, right: 18, top: 104, bottom: 106, gap: 34 };
+const size = { width: 900, height: 450, left: 62, right: 18, top: 104, bottom: 98, gap: 34 };
 /** Columns a panel is reduced to; each shows the moment with most bytes in its span. */
-const columns = 360;
+const columns = 300;
 const mebibyte = 2 ** 20;
 const grey = '#5f6368';
 const ink = '#202124';
@@ -66,9 +66,9 @@ export function drawTimeline(panels: readonly Panel[], options: { readonly headi
     parts.push(`<line x1="${size.left}" x2="${size.width - size.right}" y1="${at}" y2="${at}" stroke="#e8eaed"/>`, text(size.left - 8, at + 4, mib === 0 ? '0' : `${mib}`, { fill: grey, 'text-anchor': 'end' }));
   }
   parts.push(text(size.left - 8, size.top - 16, 'MiB', { fill: grey, 'text-anchor': 'end' }));
-  const reference = Math.max(...panels.map(({ timeline }) => timeline.peak));
-  panels.forEach((panel, index) => parts.push(...drawPanel(panel, { scale, left: size.left + index * (scale.width + size.gap), reference })));
-  parts.push(...drawLegend(visible), '</svg>\n');
+  const reference = panels.reduce((a, b) => (a.timeline.peak >= b.timeline.peak ? a : b));
+  panels.forEach((panel, index) => parts.push(...drawPanel(panel, { scale, left: size.left + index * (scale.width + size.gap), reference, visible })));
+  parts.push(...drawLegend(visible), text(size.left, size.height - 16, 'Bytes live after every allocation and release; from left to right: work done, as arithmetic and bytes moved.', { fill: grey, 'font-size': 12 }), '</svg>\n');
   return parts.join('\n');
 }
 
@@ -83,22 +83,31 @@ function heightOf(bytes: number, scale: Scale): number {
   return round(size.top + (size.height - size.top - size.bottom) * (1 - bytes / mebibyte / scale.top));
 }
 
-function drawPanel({ title, subtitle, timeline }: Panel, { scale, left, reference }: { readonly scale: Scale; readonly left: number; readonly reference: number }): string[] {
+interface Placing {
+  readonly scale: Scale;
+  readonly left: number;
+  /** The panel with the largest peak: what the others are said to be a share of. */
+  readonly reference: Panel;
+  readonly visible: typeof layers;
+}
+
+function drawPanel({ title, subtitle, timeline }: Panel, { scale, left, reference, visible }: Placing): string[] {
   const reduced = reduce(timeline);
   const bottom = size.height - size.bottom;
   const x = (work: number): number => round(left + (scale.width * work) / timeline.work);
   const parts: string[] = [`<text x="${left}" y="${size.top - 16}" fill="${ink}" font-size="15"><tspan font-weight="600">${title}</tspan><tspan fill="${grey}" font-size="13" dx="8">${subtitle}</tspan></text>`];
   const base = reduced.map(() => 0);
-  for (const { category, colour, label } of layers) {
+  for (const layer of layers) {
+    const { category, colour, label } = layer;
     const lower = outline(reduced, base, { x, scale });
     reduced.forEach((moment, i) => (base[i]! += moment.live[category]));
     const upper = outline(reduced, base, { x, scale });
-    if (reduced.some((moment) => moment.live[category] > 0)) parts.push(`<polygon points="${[...upper, ...lower.toReversed()].join(' ')}" fill="${colour}"/>`);
+    if (visible.includes(layer)) parts.push(`<polygon points="${[...upper, ...lower.toReversed()].join(' ')}" fill="${colour}"/>`);
     const least = Math.min(...reduced.map((moment) => moment.live[category]));
     if (least > 0.1 * scale.top * mebibyte) parts.push(text(left + 12, heightOf(base[0]! - least / 2, scale) + 5, `${label}, ${Math.round(least / mebibyte)} MiB`, { fill: '#ffffff', 'font-weight': 600 }));
   }
   const peak = heightOf(timeline.peak, scale);
-  const share = timeline.peak < reference ? `, ${Math.round((100 * timeline.peak) / reference)} %` : '';
+  const share = title === reference.title ? '' : `, ${Math.round((100 * timeline.peak) / reference.timeline.peak)} % of ${reference.title}'s`;
   parts.push(
     `<line x1="${left}" x2="${left + scale.width}" y1="${peak}" y2="${peak}" stroke="${ink}" stroke-dasharray="4 3"/>`,
     text(left + 4, peak - 7, `peak ${Math.round(timeline.peak / mebibyte)} MiB${share}`, { 'font-weight': 600 }),
@@ -118,18 +127,18 @@ function drawPanel({ title, subtitle, timeline }: Panel, { scale, left, referenc
   return parts;
 }
 
-/** The upper edge of a layer as points, a step wherever it changes. */
+/** The upper edge of a layer as points. */
 function outline(moments: readonly Moment[], heights: readonly number[], { x, scale }: { readonly x: (work: number) => number; readonly scale: Scale }): string[] {
   return moments.map(({ work }, i) => `${x(work)},${heightOf(heights[i]!, scale)}`);
 }
 
 function drawLegend(visible: typeof layers): string[] {
   const parts: string[] = [];
-  let [at, row] = [size.left, size.height - 56];
+  let [at, row] = [size.left, size.height - 58];
   for (const { label, colour } of visible) {
-    const width = 38 + label.length * 7.2;
+    const width = 32 + label.length * 6.6;
     if (at + width > size.width - size.right) [at, row] = [size.left, row + 24];
-    parts.push(`<rect x="${at}" y="${row}" width="13" height="13" rx="2" fill="${colour}"/>`, text(at + 19, row + 11, label));
+    parts.push(`<rect x="${at}" y="${row}" width="13" height="13" rx="2" fill="${colour}"/>`, text(at + 18, row + 11, label, { 'font-size': 12 }));
     at = round(at + width);
   }
   return parts;

@@ -1,0 +1,4 @@
+import { test } from 'vitest';
+import { runReadme } from '../../tools/readme/run.ts';
+
+test('README examples run', () => runReadme(new URL('../README.md', import.meta.url)));
