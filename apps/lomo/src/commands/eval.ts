@@ -24,8 +24,8 @@ export interface EvalFlags {
 /** Prints mean loss, perplexity and the share of completions that equal the reference. */
 export async function evaluate(folder: string, flags: EvalFlags): Promise<void> {
   const screen = openScreen(flags.json === true ? process.stderr : process.stdout);
-  const { backend } = await openBackend(flags.backend, { threads: flags.threads });
-  const { families } = await loadPlugins(flags.plugin);
+  const { families, ops } = await loadPlugins(flags.plugin);
+  const { backend } = await openBackend(flags.backend, { threads: flags.threads, ops });
   await using tokenizer = await openTokenizer(folder);
   const dataset = await openDataset({
     sources: flags.data,

@@ -20,8 +20,8 @@ export interface GenerateFlags {
 
 /** Writes what follows the prompt, as it is made. */
 export async function generate(folder: string, flags: GenerateFlags): Promise<void> {
-  const { backend } = await openBackend(flags.backend, { threads: flags.threads });
-  const { families } = await loadPlugins(flags.plugin);
+  const { families, ops } = await loadPlugins(flags.plugin);
+  const { backend } = await openBackend(flags.backend, { threads: flags.threads, ops });
   const { openTokenizer } = await import('@lomo/data');
   const tokenizer = await openTokenizer(folder);
   const prompt = [...(await tokenizer.encode(flags.prompt))];

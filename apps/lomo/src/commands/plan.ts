@@ -14,7 +14,7 @@ export async function plan(path: string, overrides: Readonly<Record<string, unkn
   const { config } = await readRun(path, overrides);
   const plugins = await loadPlugins(config.plugins);
   const json = await readConfig(config.model_name_or_path);
-  const { backend, description } = await openBackend(config.backend, { threads: config.threads, ops: plugins.rules.flatMap((rule) => rule.ops) });
+  const { backend, description } = await openBackend(config.backend, { threads: config.threads, ops: plugins.ops });
   const capacity = Math.ceil((config.per_device_train_batch_size * config.max_seq_length) / 64) * 64;
   const shape = { tokens: capacity, microBatches: microBatchesOf(config), maxSegments: Math.max(1, Math.floor(capacity / 16)), maxLength: config.max_seq_length };
   const rules = [...plugins.rules, ...builtInRules];

@@ -15,8 +15,8 @@ export async function openRun({ config, renamed, warnings }: ParsedRun, screen: 
   for (const name of renamed) screen.line(`  ${name}`);
   for (const warning of warnings) screen.line(`  warning: ${warning}`);
   const plugins = await loadPlugins(config.plugins);
-  const { backend, machine, description } = await openBackend(config.backend, { threads: config.threads, ops: plugins.rules.flatMap((rule) => rule.ops) });
-  const session = await openSession({ config, backend, memory: freeMemory(), machine, ...plugins, onPhase: (text) => screen.live(`${text} ...`) });
+  const { backend, machine, description } = await openBackend(config.backend, { threads: config.threads, ops: plugins.ops });
+  const session = await openSession({ config, backend, memory: freeMemory(), machine, rules: plugins.rules, families: plugins.families, onPhase: (text) => screen.live(`${text} ...`) });
   screen.settle();
   return { session, description };
 }
