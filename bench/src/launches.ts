@@ -172,17 +172,22 @@ export class RecordedStep {
     return times.map((list) => spread(list).median);
   }
 
-  /** Milliseconds of one launch, sent many times without waiting in between; the least of three such bursts. */
-  async alone(launch: Launch): Promise<number> {
-    const burst = async (count: number): Promise<number> => {
+  /**
+   * Milliseconds of each of `launches`, sent many times without waiting in between: the least of three such bursts, between which all the
+   * others have their turn.
+   */
+  async alone(launches: readonly Launch[]): Promise<number[]> {
+    const burst = async (launch: Launch, count: number): Promise<number> => {
       const start = performance.now();
       for (let i = 0; i < count; i++) this.send(launch);
       await this.settle();
       return (performance.now() - start) / count;
     };
-    const first = await burst(2);
-    const count = Math.max(2, Math.min(500, Math.ceil(25 / first)));
-    return Math.min(await burst(count), await burst(count), await burst(count));
+    const counts: number[] = [];
+    for (const launch of launches) counts.push(Math.max(2, Math.min(500, Math.ceil(25 / (await burst(launch, 2))))));
+    const least = launches.map(() => Infinity);
+    for (let round = 0; round < 3; round++) for (const [i, launch] of launches.entries()) least[i] = Math.min(least[i]!, await burst(launch, counts[i]!));
+    return least;
   }
 
   /** Gives the memory back. */

@@ -63,7 +63,9 @@ export async function ops(options: KernelOptions): Promise<number> {
         for (const rule of [lomo, adalomo(), adamw()]) {
           const step = await RecordedStep.make(backend, { ...setup, rule }, 1);
           const known = new Set(timed.map((t) => keyOf(t.launch)));
-          for (const launch of distinct(step.launches)) if (!known.has(keyOf(launch))) timed.push(judge(launch, await step.alone(launch), limits));
+          const fresh = distinct(step.launches).filter((launch) => !known.has(keyOf(launch)));
+          const times = await step.alone(fresh);
+          timed.push(...fresh.map((launch, i) => judge(launch, times[i]!, limits)));
           step.free();
         }
         const told = timed.filter((t) => t.milliseconds >= least).toSorted((a, b) => a.share - b.share);

@@ -158,8 +158,8 @@ function reduce({ moments, work }: Timeline): readonly Moment[] {
     const known = fullest.get(column);
     if (known === undefined || total(moment) > total(known)) fullest.set(column, moment);
   }
-  const last = moments.at(-1);
-  return last === undefined ? [] : [...fullest.values(), { ...last, work }];
+  const [first, last] = [moments[0], moments.at(-1)];
+  return first === undefined || last === undefined ? [] : [{ ...first, work: 0 }, ...fullest.values(), { ...last, work }];
 }
 
 function round(value: number): number {
