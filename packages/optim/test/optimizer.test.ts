@@ -150,6 +150,20 @@ describe('the gate', () => {
     }
   });
 
+  test('is asked no more often than needed: a judged gradient is not checked again, one of a single tile is checked by the update itself', async () => {
+    const checks = async (options: object, tileBytes: number): Promise<number> => {
+      const given = new Given(start, { rule: lomo, tileBytes, ...options });
+      let count = 0;
+      given.device.observer = { launched: (op) => (count += op.name === 'gate_check' ? 1 : 0) };
+      await given.update(gradients, { lr: 0.1 });
+      return count;
+    };
+    // Tiles of one row: two of a, one of b.
+    expect([await checks({}, 1 << 20), await checks({}, 8)]).toEqual([0, 2]);
+    expect([await checks({ clip: { norm: 1 } }, 1 << 20), await checks({ clip: { norm: 1 } }, 8)]).toEqual([0, 0]);
+    expect([await checks({ atomic: true }, 1 << 20), await checks({ atomic: true }, 8)]).toEqual([2, 3]);
+  });
+
   test('opens again with the next step', async () => {
     const given = new Given(start, { rule: lomo });
     await given.update(sick, { step: 1, lr: 0.1 });

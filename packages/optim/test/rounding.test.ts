@@ -125,6 +125,18 @@ describe('random words', () => {
     expect(new Set(words).size).toBe(words.length);
   });
 
+  test('are read as kernels read them: first the low bits, as many as are dropped, then the others; whole below the normals of f16', () => {
+    const away = (dtype: 'bf16' | 'f16', x: number, word: number): boolean => roundStochastic(x, dtype, word) > x;
+    // Half-way: the highest of the dropped bits decides.
+    expect([0x8000, 0xffff8000, 0x7fff, 0xffff7fff].map((word) => away('bf16', 1 + 2 ** -8, word))).toEqual([true, true, false, false]);
+    expect([0x1000, 0xfffff000, 0x0fff, 0xffffefff].map((word) => away('f16', 1 + 2 ** -11, word))).toEqual([true, true, false, false]);
+    // The last bit of float32 above 1: it takes all dropped bits set to carry.
+    expect([0xffff, 0xfffe].map((word) => away('bf16', 1 + 2 ** -23, word))).toEqual([true, false]);
+    expect([0x1fff, 0x1ffe].map((word) => away('f16', 1 + 2 ** -23, word))).toEqual([true, false]);
+    // A quarter of a subnormal: words below 2^30 round away.
+    expect([2 ** 30 - 1, 2 ** 30].map((word) => away('f16', 2 ** -26, word))).toEqual([true, false]);
+  });
+
   test('f32 is never rounded', () => {
     fc.assert(fc.property(fc.double(), fc.integer({ min: 0, max: 0xffffffff }), (x, word) => {
       expect(roundStochastic(x, 'f32', word)).toBe(x);

@@ -69,11 +69,13 @@ describe('what was not planned is named', () => {
     expect(message).toBe(`step, allocation 1: 512 bytes of state at ${first.offset}, planned was ${first.bytes} bytes of ${first.category} at ${first.offset}`);
   });
 
-  test('a plan with one allocation altered: the very first that differs', async () => {
-    const { plan, trial } = await planned(options);
-    const altered = plan.phases.get('step')!.map((a, i) => (i === 20 ? { ...a, bytes: a.bytes + 256 } : a));
-    const message = await mismatch(() => underPlan(trial.device, { ...plan, phases: new Map([['step', altered]]) }, { name: 'step', body: () => trial.step(1) }));
-    expect(message).toMatch(/^step, allocation 21: /);
+  test('a plan with one allocation altered, in size, place or purpose: the very first that differs', async () => {
+    for (const change of [{ bytes: 1 << 19 }, { offset: 1 << 19 }, { category: 'io' as const }]) {
+      const { plan, trial } = await planned(options);
+      const altered = plan.phases.get('step')!.map((a, i) => (i === 20 ? { ...a, ...change } : a));
+      const message = await mismatch(() => underPlan(trial.device, { ...plan, phases: new Map([['step', altered]]) }, { name: 'step', body: () => trial.step(1) }));
+      expect(message).toMatch(/^step, allocation 21: /);
+    }
   });
 
   test('allocations that do not come, a phase that is not there, and the observer is the old one afterwards', async () => {

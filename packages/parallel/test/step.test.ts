@@ -1,5 +1,6 @@
 // One step seen from inside: who reads what when, what it keeps, and what a rejected one leaves as it was.
 import { adalomo, adamw, lomo } from '@lomo/optim';
+import type { Rule } from '@lomo/optim';
 import type { Parameter, Stage, Tensor } from '@lomo/tensor';
 import { describe, expect, test } from 'vitest';
 import type { TrialOptions } from './trial.ts';
@@ -87,6 +88,18 @@ describe('memory of a step', () => {
     expect(await peak(4, 4)).toBe(await peak(1, 4));
     expect(await peak(4, 8)).toBe(await peak(1, 2));
   });
+});
+
+test('a gradient of one tile is made once, also for a rule that sweeps it three times; smaller tiles are made for every sweep', async () => {
+  const made = async (rule: Rule, tileBytes: number): Promise<number> => {
+    const trial = new Trial({ headForm: 'chunks', optimizer: { rule }, tileBytes });
+    let products = 0;
+    trial.device.observer = { launched: (op) => (products += op.name === 'weight_grad' ? 1 : 0) };
+    await trial.step(1);
+    return products;
+  };
+  expect(await made(adalomo(), 1 << 20)).toBe(await made(lomo, 1 << 20));
+  expect(await made(adalomo(), 1)).toBeGreaterThan(1.5 * (await made(lomo, 1)));
 });
 
 describe('clipping by the global norm', () => {
