@@ -31,13 +31,11 @@ function parseConfig(json: JsonObject): ModelConfig {
   return parseModelConfig(json, 'parallel_llama', {
     architecture: 'ParallelLlamaForCausalLM',
     defaults: { kvHeads: 'heads', maxPositions: 2048, headDim: 'hidden / heads' },
-    read: (fields, layers) => ({
-      qkvBias: false,
-      outputBias: false,
-      mlpBias: false,
-      headNorm: false,
-      windows: windowsOf(fields, layers, { window: 0, slides: () => false }),
-    }),
+    read: (fields, layers) => {
+      const bias = fields.flag('attention_bias', false);
+      const windows = windowsOf(fields, layers, { window: 0, slides: () => false });
+      return { qkvBias: bias, outputBias: bias, mlpBias: fields.flag('mlp_bias', false), headNorm: false, windows };
+    },
   });
 }
 
