@@ -28,7 +28,8 @@ export async function train(path: string, overrides: Readonly<Record<string, unk
     if (saved !== null) {
       const stopped = session.done < session.steps;
       screen.line(`\n  ${stopped ? `stopped at step ${session.done} of ${session.steps}, saved` : 'done, the model is'} ${saved}`);
-      screen.line(`  next: ${stopped ? `lomo train ${path}` : `lomo generate ${saved} --prompt "..."`}`);
+      const plugins = session.config.plugins.map((name) => ` --plugin ${name}`).join('');
+      screen.line(`  next: ${stopped ? `lomo train ${path}` : `lomo generate ${saved}${plugins} --prompt "..."`}`);
     }
     if (interrupt.signal.aborted) process.exitCode = interruptedCode;
   } finally {
