@@ -5,7 +5,7 @@ import type { Setup } from './assembly.ts';
 import type { Launch } from './launches.ts';
 import { RecordedStep } from './launches.ts';
 import type { Limits } from './limits.ts';
-import { measureLimits } from './limits.ts';
+import { measureLimits, raised } from './limits.ts';
 import type { Reporting } from './manners.ts';
 import { deliver, dtypeOf, geometricMean, percent, shapeOf, table } from './manners.ts';
 import { modelConfig } from './models.ts';
@@ -55,20 +55,21 @@ export async function ops(options: KernelOptions): Promise<number> {
   await using backend = cpu({ threads: options.threads });
   const [lines, data, shares]: [string[], unknown[], number[]] = [[], [], []];
   for (const dtype of options.dtypes.map(dtypeOf)) {
-    const limits = await measureLimits(backend, dtype);
+    const measured = await measureLimits(backend, dtype);
     for (const model of options.models) {
       for (const shape of options.shapes) {
         const setup = oneLayer(model, { dtype, shape });
-        const timed: Timed[] = [];
+        const timed: { readonly launch: Launch; readonly milliseconds: number }[] = [];
         for (const rule of [lomo, adalomo(), adamw()]) {
           const step = await RecordedStep.make(backend, { ...setup, rule }, 1);
           const known = new Set(timed.map((t) => keyOf(t.launch)));
           const fresh = distinct(step.launches).filter((launch) => !known.has(keyOf(launch)));
           const times = await step.alone(fresh);
-          timed.push(...fresh.map((launch, i) => judge(launch, times[i]!, limits)));
+          timed.push(...fresh.map((launch, i) => ({ launch, milliseconds: times[i]! })));
           step.free();
         }
-        const told = timed.filter((t) => t.milliseconds >= least).toSorted((a, b) => a.share - b.share);
+        const limits = raised(measured, timed.map(({ launch, milliseconds }) => ({ ...launch, milliseconds })));
+        const told = timed.filter((t) => t.milliseconds >= least).map((t) => judge(t.launch, t.milliseconds, limits)).toSorted((a, b) => a.share - b.share);
         // More than its limit is the cache's doing and makes up for nothing.
         shares.push(...told.map((t) => Math.min(1, t.share)));
         lines.push(`${model} ${dtype} ${shape}, ${options.threads} threads: limits ${(limits.flops / 1e6).toFixed(0)} GFLOP/s, ${(limits.bytes / 1e6).toFixed(1)} GB/s`, table([['share', 'of', 'us', 'GFLOP/s', 'GB/s', 'op', 'operands'], ...told.map(rowOf)], [5, 6]), '');

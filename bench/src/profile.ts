@@ -1,7 +1,7 @@
 // bench profile: where a training step's time goes. A recorded step is replayed in order and the end of every launch noted.
 import { cpu } from '@lomo/cpu';
 import { RecordedStep } from './launches.ts';
-import { measureLimits } from './limits.ts';
+import { measureLimits, raised } from './limits.ts';
 import type { Timed } from './ops.ts';
 import { judge, keyOf } from './ops.ts';
 import type { KernelOptions } from './ops.ts';
@@ -34,12 +34,13 @@ export async function profile(options: ProfileOptions): Promise<number> {
   const [lines, data]: [string[], unknown[]] = [[], []];
   let figure = '';
   for (const dtype of options.dtypes.map(dtypeOf)) {
-    const limits = await measureLimits(backend, dtype);
+    const measured = await measureLimits(backend, dtype);
     for (const model of options.models) {
       for (const shape of options.shapes) {
         for (const optim of options.optims) {
           const step = await RecordedStep.make(backend, { json: modelConfig(model), dtype, ...shapeOf(shape), microBatches: 1, rule: ruleNamed(optim), keeps: !options.recompute });
           const times = await step.inOrder(replays);
+          const limits = raised(measured, step.launches.map(({ op, flops }, i) => ({ op, flops, milliseconds: times[i]! })));
           const timed = step.launches.map((launch, i) => judge(launch, times[i]!, limits));
           step.free();
           const sum = times.reduce((a, b) => a + b, 0);
