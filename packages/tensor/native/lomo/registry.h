@@ -64,7 +64,7 @@ class Registry {
     for (int total = 1; total <= 12 && (last == 0 || total <= last + 1); ++total) {
       const std::size_t before = found.size();
       for (int outs = 0; outs <= 3 && outs <= total; ++outs)
-        for (int inouts = 0; inouts <= 3 && outs + inouts <= total; ++inouts) combine(rows, total - outs - inouts, inouts, outs, found);
+        for (int inouts = 0; inouts <= 4 && outs + inouts <= total; ++inouts) combine(rows, total - outs - inouts, inouts, outs, found);
       if (found.size() > before) last = total;
     }
     return found;
