@@ -25,6 +25,7 @@ export const runSchema = z.strictObject({
   eval_datasets: z.array(dataset).default([]).describe('what is held out'),
   max_seq_length: positive.default(2048).describe('longest sample, tokens'),
   overlong: z.enum(['error', 'truncate', 'drop', 'split']).default('error').describe('what happens to longer samples'),
+  on_bad_line: z.enum(['fail', 'skip']).default('fail').describe('what happens to lines that cannot be read, and to samples with nothing to train'),
   per_device_train_batch_size: positive.default(1).describe('sequences of max_seq_length in a micro-batch'),
   gradient_accumulation_steps: positive.optional().describe('micro-batches in a step'),
   global_batch_size: positive.optional().describe('sequences of max_seq_length in a step; default 16'),

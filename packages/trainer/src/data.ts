@@ -29,6 +29,7 @@ export async function openRunData(config: RunConfig, options: { readonly tokeniz
         sources: sources.map((source) => Object.fromEntries(Object.entries(source).filter(([, value]) => value !== undefined)) as unknown as Source),
         maxSeqLength: config.max_seq_length,
         overlong: config.overlong === 'error' ? 'fail' : config.overlong,
+        onBadLine: config.on_bad_line,
         trainOnInputs: config.train_on_inputs,
         seed: config.data_seed ?? config.seed,
       });
@@ -42,6 +43,7 @@ export async function openRunData(config: RunConfig, options: { readonly tokeniz
 const spellings: Readonly<Record<string, string>> = {
   maxSeqLength: 'max_seq_length',
   trainOnInputs: 'train_on_inputs',
+  onBadLine: 'on_bad_line',
   microBatches: 'gradient_accumulation_steps',
   capacity: 'per_device_train_batch_size x max_seq_length',
 };
