@@ -128,6 +128,22 @@ describe('activations', () => {
     close(dx, dy.map((g, i) => 2 * (2 * g + through[i]!)));
   });
 
+  test('share a gradient with a neighbour until they have one of their own: a layer does not add into the shared one', () => {
+    const x = bench.tensor([2, 3]);
+    const w = bench.parameter('w', [3, 3]);
+    const ledger = bench.ledger();
+    const dy = [1, 2, 3, 4, 5, 6];
+    // When the layer is walked, h already has dy, and so has a, which is walked later.
+    const dx = bench.walk(ledger, bench.record(ledger, x, () => {
+      const [h, a] = [scale(x, 2), scale(x, 5)];
+      const l = linear(h, w);
+      return add(add(h, a), l);
+    }), { dy })!;
+    const through = timesTransposed(dy, transposed(bench.read(w), 3), 3);
+    close(dx, dy.map((g, i) => 2 * (g + through[i]!) + 5 * g));
+    close(bench.settled[0]!.gradient, timesTransposed(transposed(dy, 3), transposed(bench.read(x).map((v) => 2 * v), 3), 2));
+  });
+
   test('read by several layers share one gradient tensor, added to in place', () => {
     const x = bench.tensor([64, 3]);
     const weights = ['q', 'k', 'v'].map((path) => bench.parameter(path, [3, 3]));
