@@ -94,14 +94,7 @@ export function createModel(json: JsonObject, device: Device, options: CreateMod
 export function initialise(model: LanguageModel, seed: number): void {
   if (!Number.isInteger(seed) || seed < 0 || seed >= 2 ** 32) throw new LomoError('SeedError', `initialise: seed = ${seed}; expected a whole number below 2^32`, { seed });
   for (const { parameter, role } of model.roles) {
-    if (role === 'matrix') normalFill(parameter, { key: nameKey(parameter.path), seed, mean: 0, std: model.config.initializerRange });
+    if (role === 'matrix') normalFill(parameter, { key: keyOf(parameter.path), seed, mean: 0, std: model.config.initializerRange });
     else fill(parameter, role === 'norm' ? 1 : 0);
   }
-}
-
-/** 32 bits of a name: FNV-1a over its UTF-16 code units. */
-function nameKey(name: string): number {
-  let hash = 0x811c9dc5;
-  for (let i = 0; i < name.length; i++) hash = Math.imul(hash ^ name.charCodeAt(i), 0x01000193);
-  return hash >>> 0;
 }
