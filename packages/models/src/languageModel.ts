@@ -1,6 +1,6 @@
 // A language model on a device: its stages, its parameters, fresh weights. What `model_type` it is matters only to its family.
 import type { Device, Model, Parameter } from '@lomo/tensor';
-import { LomoError, fill, normalFill, numel } from '@lomo/tensor';
+import { LomoError, fill, keyOf, normalFill, numel } from '@lomo/tensor';
 import type { BuildOptions, CausalStage, Role, StageBlueprint } from './build.ts';
 import { Build, inventory } from './build.ts';
 import type { ModelConfig } from './config/model.ts';
