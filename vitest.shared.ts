@@ -7,5 +7,5 @@ const conditions = ['@lomo/source', 'module', 'node', 'development|production'];
 export const shared = defineConfig({
   resolve: { conditions },
   ssr: { resolve: { conditions } },
-  test: { env: { GOMP_SPINCOUNT: '10000' }, pool: 'forks', include: ['test/**/*.test.ts'], testTimeout: 60_000, hookTimeout: 60_000 },
+  test: { env: { GOMP_SPINCOUNT: '1000' }, pool: 'forks', include: ['test/**/*.test.ts'], testTimeout: 60_000, hookTimeout: 60_000 },
 });

@@ -44,7 +44,7 @@ const { values, positionals } = parseArgs({
 });
 
 // Before the addon loads libgomp: see ours.ts.
-process.env['GOMP_SPINCOUNT'] ??= '10000';
+process.env['GOMP_SPINCOUNT'] ??= '1000';
 
 const verb = positionals[0];
 const list = (text: string): string[] => text.split(',').filter((part) => part !== '');

@@ -3,7 +3,7 @@ import type { OursOptions } from './measure.ts';
 import { measure } from './measure.ts';
 
 // Read when the addon loads libgomp, so set before: threads that spin long between kernels take the cores others need.
-process.env['GOMP_SPINCOUNT'] ??= '10000';
+process.env['GOMP_SPINCOUNT'] ??= '1000';
 
 const result = await measure(JSON.parse(process.argv[2] ?? '{}') as OursOptions);
 process.stdout.write(`${JSON.stringify(result)}\n`);

@@ -4,7 +4,7 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { isLomoError } from '@lomo/tensor';
 
 // libgomp's threads spin for milliseconds at every barrier unless told otherwise; on a busy machine that turns microseconds into milliseconds.
-process.env['GOMP_SPINCOUNT'] ??= '10000';
+process.env['GOMP_SPINCOUNT'] ??= '1000';
 
 const program = new Command('lomo')
   .description('Full-parameter fine-tuning of LLaMA-family models with the optimizer fused into backward.')

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { runCommand } from './run.ts';
 
 // Idle OpenMP threads that spin steal the cores of small kernels on a busy machine; read when the addon is loaded.
-process.env['GOMP_SPINCOUNT'] ??= '10000';
+process.env['GOMP_SPINCOUNT'] ??= '1000';
 
 const repository = dirname(dirname(dirname(dirname(fileURLToPath(import.meta.url)))));
 

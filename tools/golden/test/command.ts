@@ -21,7 +21,7 @@ export interface Ran {
 /** Runs the command; relative folders count from `cwd`. */
 export async function run(argv: readonly string[], cwd = '/'): Promise<Ran> {
   // Spinning OpenMP threads of several test processes would starve each other; read when the addon is loaded.
-  process.env['GOMP_SPINCOUNT'] ??= '10000';
+  process.env['GOMP_SPINCOUNT'] ??= '1000';
   let [out, errors] = ['', ''];
   const status = await runCommand(argv, { cwd, shared, out: (text) => (out += text), error: (text) => (errors += text) });
   return { status, lines: out.trimEnd().split('\n'), errors };
