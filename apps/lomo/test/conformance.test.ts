@@ -2,8 +2,9 @@
 import { cpu } from '@lomo/cpu';
 import { optimOps } from '@lomo/optim';
 import { tensorOps } from '@lomo/tensor';
-import { registerConformance } from '@lomo/tensor/conformance';
-import { describe, test } from 'vitest';
+import { conformance, registerConformance } from '@lomo/tensor/conformance';
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
 
 const ops = [...tensorOps, ...optimOps];
 
@@ -11,3 +12,14 @@ describe('cpu', () => registerConformance(test, { backend: () => cpu({ threads: 
 
 // The plainest kernels and one thread: the same definitions, another instruction set.
 describe('cpu, portable', () => registerConformance(test, { backend: () => cpu({ threads: 1, isa: 'portable' }), ops, cases: 10, seed: 5000 }));
+
+// Shapes and values nobody has seen before, new in every run; fast-check prints the seed of a failure and shrinks it.
+test('cpu: seeds drawn at random', async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.integer({ min: 1_000_000, max: 2 ** 30 }), async (seed) => {
+      const rows = await conformance({ backend: () => cpu({ threads: 2 }), ops, cases: 2, seed });
+      expect(rows.flatMap((row) => row.failures.map(({ seed: at, message }) => `${row.op} ${row.dtype}, seed ${at}: ${message}`))).toEqual([]);
+    }),
+    { numRuns: 6 },
+  );
+});
