@@ -111,6 +111,15 @@ test('train writes metrics and a model that generate and eval open', async () =>
   expect(JSON.parse(judged.out)).toMatchObject({ completions: 5, loss: expect.closeTo(lines.findLast(({ kind }) => kind === 'step')!.loss, 0) as number });
 });
 
+test('plan prints what train reserves', async () => {
+  const { folder, path } = runFile({ eval_datasets: [{ path: dataFile(7) }] });
+  const planned = JSON.parse((await lomo(['plan', path, '--json'])).out) as { name: string; extent: number }[];
+  const { out } = await lomo(['train', path], { cwd: folder });
+  const [, kept, recomputed] = /activations .*\(kept ([\d.]+) MiB, recomputed ([\d.]+) MiB/.exec(out) ?? [];
+  const mebibytes = (name: string): string => (planned.find((p) => p.name === name)!.extent / 2 ** 20).toFixed(1);
+  expect([mebibytes('lomo, kept'), mebibytes('lomo, recomputed')]).toEqual([kept, recomputed]);
+});
+
 describe('Ctrl-C', () => {
   test('saves and exits; the next run goes on', async () => {
     const { folder, path } = runFile({ max_steps: 100_000 });

@@ -3,10 +3,10 @@ import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import type { Dataset, Steps, Tokenizer } from '@lomo/data';
 import type { Files } from '@lomo/models';
-import { generate, initialise, loadWeights, writeWhole } from '@lomo/models';
+import { initialise, loadWeights, writeWhole } from '@lomo/models';
 import { schedule } from '@lomo/optim';
 import type { MemoryPlan } from '@lomo/parallel';
-import { LomoError } from '@lomo/tensor';
+import { fill, LomoError } from '@lomo/tensor';
 import type { Assembly } from './assemble.ts';
 import { listCheckpoints, readState, restoreCheckpoint, saveCheckpoint } from './checkpoint.ts';
 import type { RunConfig } from './config.ts';
@@ -125,11 +125,6 @@ export class Session implements Course {
     return complete(this.assembly.model, this.tokenizer, signal === undefined ? options : { ...options, signal });
   }
 
-  /** Text that follows `prompt`, token by token. */
-  async *write(prompt: string, options: { readonly maxNewTokens: number; readonly temperature?: number; readonly seed?: number }): AsyncGenerator<number, void> {
-    yield* generate(this.assembly.model, [...(await this.tokenizer.encode(prompt))], options);
-  }
-
   /** Saves the state after step `done`; returns the folder. */
   save(): Promise<string> {
     const state: Omit<TrainerState, 'files'> = {
@@ -194,10 +189,10 @@ export class Session implements Course {
 
   /** Weights as they were before step 1. */
   async begin(): Promise<void> {
-    const { model, device, optimizer } = this.assembly;
+    const { model, optimizer } = this.assembly;
     if (this.config.init === 'random') initialise(model, this.config.seed);
     else await loadWeights(model, this.config.model_name_or_path);
-    for (const { tensor } of optimizer.state()) device.writeNumbers(tensor, new Float64Array(tensor.shape.reduce((a, b) => a * b, 1)));
+    for (const { tensor } of optimizer.state()) fill(tensor, 0);
     this.done = 0;
     this.trainedTokens = 0;
   }

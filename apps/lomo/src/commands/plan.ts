@@ -1,8 +1,9 @@
 // lomo plan: what a run will need, by category, from the program run without data.
-import { readConfig, builtInFamilies } from '@lomo/models';
-import { builtInRules, microBatchesOf, planRun } from '@lomo/trainer';
+import { openTokenizer } from '@lomo/data';
+import { builtInFamilies, familyOf, readConfig } from '@lomo/models';
+import { builtInRules, freshTokens, openRunData, planRun } from '@lomo/trainer';
 import type { MemoryPlan } from '@lomo/parallel';
-import { categories, DryBackend } from '@lomo/tensor';
+import { categories } from '@lomo/tensor';
 import { openBackend, freeMemory } from '../backends.ts';
 import { loadPlugins } from '../plugins.ts';
 import { bytes, count, percent, screen as openScreen, table } from '../screen.ts';
@@ -15,17 +16,19 @@ export async function plan(path: string, overrides: Readonly<Record<string, unkn
   const plugins = await loadPlugins(config.plugins);
   const json = await readConfig(config.model_name_or_path);
   const { backend, description } = await openBackend(config.backend, { threads: config.threads, ops: plugins.ops });
-  const capacity = Math.ceil((config.per_device_train_batch_size * config.max_seq_length) / 64) * 64;
-  const shape = { tokens: capacity, microBatches: microBatchesOf(config), maxSegments: Math.max(1, Math.floor(capacity / 16)), maxLength: config.max_seq_length };
   const rules = [...plugins.rules, ...builtInRules];
   const families = [...plugins.families, ...builtInFamilies];
+  const vocabSize = familyOf(json, families).parseConfig(json).vocabSize;
+  await using tokenizer = await openTokenizer(config.model_name_or_path);
+  // The data decide how many segments a batch holds, so they are read: what is printed is what `lomo train` will reserve.
+  const { shape, held } = await openRunData(config, { tokenizer, vocabSize });
   const made: { readonly name: string; readonly plan: MemoryPlan }[] = [];
   for (const rule of [config.optim, ...['lomo', 'adalomo', 'adamw'].filter((name) => name !== config.optim)]) {
     for (const keeps of [true, false]) {
       const found = rules.find(({ name }) => name === rule);
       if (found === undefined) continue;
-      const blueprint = { config: { ...config, optim: rule }, json, families, rule: found, shape, keeps, generates: { prompt: 0, fresh: 0 }, evaluates: false };
-      made.push({ name: `${rule}, ${keeps ? 'kept' : 'recomputed'}`, plan: await planRun(new DryBackend(backend), blueprint) });
+      const blueprint = { config: { ...config, optim: rule }, json, families, rule: found, shape, keeps, generates: { prompt: config.max_seq_length, fresh: freshTokens }, evaluates: held !== null };
+      made.push({ name: `${rule}, ${keeps ? 'kept' : 'recomputed'}`, plan: await planRun(backend, blueprint) });
     }
   }
   if (options.json === true) {
@@ -33,7 +36,7 @@ export async function plan(path: string, overrides: Readonly<Record<string, unkn
     return;
   }
   screen.line(`${config.model_name_or_path} on ${description}`);
-  screen.line(`${shape.microBatches} x ${count(capacity)} tokens a step, ${config.dtype}; bytes live at the peak\n`);
+  screen.line(`${shape.microBatches} x ${count(shape.tokens)} tokens a step, ${config.dtype}; bytes live at the peak\n`);
   const used = categories.filter((c) => made.some(({ plan: p }) => p.atPeak[c] > 0));
   screen.line(
     table([
