@@ -201,7 +201,8 @@ function judge(one: Case, after: readonly TypedArray[], options: { readonly chun
       if (off > 0) flipped++;
       const ratio = off === 0 ? 0 : off / limit;
       if (ratio > worst) [worst, error, bar] = [ratio, off, limit];
-      if (off <= limit || reported) continue;
+      // Where NaN is wanted the limit is NaN too, and equal is equal.
+      if (off === 0 || off <= limit || reported) continue;
       reported = true;
       failures.push(`${nameOf(operand)}, element ${e} of [${operand.spec.shape.join(', ')}]: ${got[e]}, the definition says ${want[e]} (off by ${off.toExponential(2)}, allowed ${limit.toExponential(2)})`);
     }
