@@ -20,6 +20,8 @@ export interface Case {
   readonly seed: number;
   readonly attributes: Sample<Record<string, number>>['attributes'];
   readonly operands: readonly Placed[];
+  /** Largest magnitude of the terms that outputs sum, where the sample says so; else 0. */
+  readonly terms: number;
   readonly signature: KernelSignature;
 }
 
@@ -72,6 +74,7 @@ export function makeCase(op: Op, dtype: DType, seed: number): Case {
     seed,
     attributes: sample.attributes,
     operands: [...ins, ...inouts, ...outs],
+    terms: sample.terms ?? 0,
     signature: { ins: types(ins), inouts: types(inouts), outs: types(outs) },
   };
 }
@@ -193,7 +196,7 @@ function judge(one: Case, after: readonly TypedArray[], options: { readonly chun
     const got = decode(dtype, after[i]!);
     const want = operand.view.data;
     // A gradient that cancels to zero everywhere is measured against what it was made from.
-    const magnitude = largest([want]) || largest(written) || largest(views('in').map((v) => v.data));
+    const magnitude = Math.max(one.terms, largest([want]) || largest(written) || largest(views('in').map((v) => v.data)));
     let [reported, flipped] = [false, 0];
     for (let e = 0; e < want.length; e++) {
       const limit = allowed(want[e]!, { dtype, magnitude, length, stochastic });

@@ -28,6 +28,8 @@ export interface Sample<A extends Attributes> {
   readonly inouts?: readonly SampleTensor[];
   /** dtypes of the outputs, where a caller may choose others than `infer` says. */
   readonly outs?: readonly (DType | 'real')[];
+  /** Largest magnitude of the terms an output element sums, for ops whose terms may cancel to far less: errors are judged against it. */
+  readonly terms?: number;
   readonly attributes: A;
 }
 

@@ -31,13 +31,16 @@ export const rmsNormBackwardOp: Op<{ readonly start: number }> = defineOp({
     const [rows, h] = [random.pick([1, 5, 64, 515]), random.int(1, 70)];
     const x = random.normal(rows * h);
     const rstd = Float64Array.from({ length: rows }, (_, r) => 1 / Math.sqrt(x.subarray(r * h, r * h + h).reduce((a, b) => a + b * b, 0) / h + 1e-5));
+    const [w, dy] = [random.normal(h, 0.3, 1), random.normal(rows * h)];
     return {
       ins: [
         { shape: [rows, h], dtype: 'real', values: x },
-        { shape: [h], dtype: 'real', values: random.normal(h, 0.3, 1) },
+        { shape: [h], dtype: 'real', values: w },
         { shape: [rows], dtype: 'f32', values: rstd },
-        { shape: [rows, h], dtype: 'real', values: random.normal(rows * h) },
+        { shape: [rows, h], dtype: 'real', values: dy },
       ],
+      // In a narrow row dy w rstd and the projection that is taken from it are nearly equal.
+      terms: dy.reduce((most, d, i) => Math.max(most, Math.abs(d * w[i % h]! * rstd[Math.floor(i / h)]!)), 0),
       inouts: [{ shape: [2, h], dtype: 'f32', values: random.normal(2 * h) }],
       attributes: { start: random.pick([0, 64, 500, 512]) },
     };
