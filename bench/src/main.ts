@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { benchFolder } from './manners.ts';
+import { memory } from './memory.ts';
 import { ops } from './ops.ts';
 import { picture } from './picture.ts';
 import { quickstart } from './quickstart.ts';
@@ -12,6 +13,8 @@ import { train } from './train.ts';
 const usage = `pnpm bench train     ours against PyTorch, in turn: tokens/s, memory, losses
            [--python PATH] [--models 15m,110m] [--dtypes f32] [--shapes 256x4,1024x1] [--optims lomo] [--rounds 3] [--steps N] [--threads 2]
            [--recompute] [--compile layer] [--preload "A.so B.so"] [--peers FOLDER] [--check] [--json] [--save]
+pnpm bench memory    the most a whole process ever holds, ours against PyTorch
+           [--python PATH] [--models 110m] [--dtypes f32,bf16] [--shapes 256x4] [--steps 2] [--threads 2] [--preload "A.so B.so"] [--peers FOLDER] [--check] [--json] [--save]
 pnpm bench products  our matrix products against the best product of the same run   [--models] [--dtypes] [--shapes] [--threads] [--json] [--save]
 pnpm bench ops       every kernel of a step against its own limit                   [--models] [--dtypes] [--shapes] [--threads] [--json] [--save]
 pnpm bench profile   where a step's time goes, launch by launch                     [--models] [--dtypes] [--shapes] [--threads] [--optims] [--recompute] [--json] [--save]
@@ -34,7 +37,7 @@ const { values, positionals } = parseArgs({
     preload: { type: 'string' },
     out: { type: 'string' },
     models: { type: 'string' },
-    dtypes: { type: 'string', default: 'f32' },
+    dtypes: { type: 'string' },
     shapes: { type: 'string' },
     optims: { type: 'string', default: 'lomo' },
     rounds: { type: 'string', default: '3' },
@@ -56,11 +59,11 @@ const count = (text: string, name: string): number => {
 
 async function main(): Promise<number> {
   const { json, save, check, recompute } = values;
-  const [dtypes, optims, threads] = [list(values.dtypes), list(values.optims), count(values.threads, 'threads')];
+  const [dtypes, optims, threads] = [list(values.dtypes ?? (verb === 'memory' ? 'f32,bf16' : 'f32')), list(values.optims), count(values.threads, 'threads')];
   const models = (fallback: string): string[] => list(values.models ?? fallback);
   const shapes = (fallback: string): string[] => list(values.shapes ?? fallback);
   const measured = { json, save, check, dtypes, threads, optims, recompute };
-  if (check && verb !== 'train') throw new Error(`--check: only train has bars`);
+  if (check && verb !== 'train' && verb !== 'memory') throw new Error('--check: only train and memory have bars');
   switch (verb) {
     case 'train':
       return train({
@@ -72,6 +75,16 @@ async function main(): Promise<number> {
         python: values.python ?? process.env['PEER_PYTHON'],
         peers: values.peers ?? join(benchFolder, '..', '..', 'shared', 'peers'),
         compile: values.compile,
+        preload: values.preload,
+      });
+    case 'memory':
+      return memory({
+        ...measured,
+        models: models('110m'),
+        shapes: shapes('256x4'),
+        steps: values.steps === undefined ? 2 : count(values.steps, 'steps'),
+        python: values.python ?? process.env['PEER_PYTHON'],
+        peers: values.peers ?? join(benchFolder, '..', '..', 'shared', 'peers'),
         preload: values.preload,
       });
     case 'products':

@@ -3,6 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { cpu } from '@lomo/cpu';
 import { initialise, loadWeights, readConfig } from '@lomo/models';
+import type { HeadForm } from '@lomo/tensor';
 import { Device, DryBackend } from '@lomo/tensor';
 import type { Assembly, Setup } from './assembly.ts';
 import { assemble, batchesOf, modelWork, planStep, ruleNamed, run } from './assembly.ts';
@@ -24,6 +25,8 @@ export interface OursOptions {
   readonly lr: number;
   readonly threads: number;
   readonly keeps: boolean;
+  /** How the head's products are cut; the program's choice unless given. */
+  readonly headForm?: HeadForm;
 }
 
 /** Times in seconds, memory in MiB. */
@@ -39,6 +42,10 @@ export interface OursResult {
   readonly peak_mib: number;
   /** The same above what it held before the model: Node and the libraries. */
   readonly above_start_mib: number;
+  /** What it held before the model. */
+  readonly start_mib: number;
+  /** Most the process ever held since it began, drawing or loading the weights included. */
+  readonly whole_peak_mib: number;
   readonly arena_mib: number;
   readonly weights_mib: number;
   readonly launches: number;
@@ -61,13 +68,14 @@ export async function measure(options: OursOptions): Promise<OursResult> {
   await using backend = cpu({ threads });
   const atStart = memory('VmRSS');
   const json = 'folder' in options.model ? await readConfig(options.model.folder) : modelConfig(options.model.name);
-  const setup: Setup = { json, dtype, seq, batch, microBatches: 1, rule: ruleNamed(options.optim), keeps };
+  const setup: Setup = { json, dtype, seq, batch, microBatches: 1, rule: ruleNamed(options.optim), keeps, ...(options.headForm === undefined ? {} : { headForm: options.headForm }) };
   const plan = await planStep(backend, setup);
   const device = new Device(backend, { bytes: plan.extent });
   const made = assemble(device, setup);
   if ('folder' in options.model) await loadWeights(made.model, options.model.folder);
   else initialise(made.model, 0);
   const stream = readFileSync(options.text);
+  const building = memory('VmHWM');
   writeFileSync('/proc/self/clear_refs', '5'); // a new high-water mark, as the peer takes one
   const [times, losses]: [number[], number[]] = [[], []];
   for (let i = 0; i < warmup + steps; i++) {
@@ -88,6 +96,8 @@ export async function measure(options: OursOptions): Promise<OursResult> {
     gflop_per_s: modelWork(made.model, setup) / median / 1e9,
     peak_mib: peak,
     above_start_mib: peak - atStart,
+    start_mib: atStart,
+    whole_peak_mib: Math.max(building, peak),
     arena_mib: plan.extent / mebibyte,
     weights_mib: plan.byCategory.weights / mebibyte,
     launches: plan.launches.get('step') ?? 0,
