@@ -15,6 +15,7 @@ export * from './optimizer.ts';
 export * from './rounding.ts';
 export * from './rule.ts';
 export * from './sgd.ts';
+export * from './spill.ts';
 export * from './update.ts';
 
 /** Every op this package defines, for backends that run references and for the conformance suite. */

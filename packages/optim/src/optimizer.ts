@@ -1,16 +1,23 @@
 // The optimizer: a rule, its state for every parameter, and the passes a step needs. Clipping by the global norm is another pass, never a flag in a rule.
-import type { Device, Grad, Parameter, StepTensor, Tensor } from '@lomo/tensor';
-import { fill, gateCheck, LomoError } from '@lomo/tensor';
+import type { Device, Grad, StepTensor, Tensor } from '@lomo/tensor';
+import { fill, gateCheck, LomoError, Parameter } from '@lomo/tensor';
 import type { Clip } from './clip.ts';
 import { addSquaredNorm, clipByOwnNorm, setCoefficient } from './clip.ts';
 import type { Rounding } from './rounding.ts';
 import type { Rule, State } from './rule.ts';
+import type { Spill } from './spill.ts';
+import { SpilledGradients } from './spill.ts';
 
-/** One backward pass over the step: what happens when a parameter settles, and when all have. */
+/** One backward pass over the step: what happens when a parameter settles, after every walk, and when all have settled. */
 export interface Pass {
-  readonly name: 'norm' | 'check' | 'update';
+  readonly name: 'norm' | 'check' | 'rehearse' | 'update' | 'spill';
+  /** True when nothing is written before the whole backward has been judged: the step changes every parameter or no byte. */
+  readonly atomic: boolean;
   settle(p: Parameter, g: Grad, at: { readonly step: StepTensor; readonly order: number }): void;
-  finish(step: StepTensor): void;
+  drain?(): Promise<void>;
+  finish(step: StepTensor): void | Promise<void>;
+  /** The step is given up halfway: nothing is held any more. */
+  abandon?(): void;
 }
 
 export interface OptimizerOptions {
@@ -22,8 +29,10 @@ export interface OptimizerOptions {
   readonly decays?: (p: Parameter) => boolean;
   /** For 16-bit weights; stochastic unless given. */
   readonly rounding?: Rounding;
-  /** Judges the whole backward before the first write, at the price of a second one; implied by global clipping. */
+  /** Judges the whole backward before the first write; implied by global clipping, and by weights in f16. */
   readonly atomic?: boolean;
+  /** Where gradients wait for that judgement. Without it nothing waits: another backward pass makes them again. Equal bits. */
+  readonly spill?: Spill;
 }
 
 /** Index that the norm's check reports to the gate. */
@@ -40,6 +49,7 @@ export class Optimizer {
   private readonly device: Device;
   private readonly options: OptimizerOptions;
   private readonly states = new Map<Parameter, State>();
+  private readonly spilled: SpilledGradients | null;
 
   /** Allocates the state of every trainable parameter, zero-filled. */
   constructor(device: Device, parameters: readonly Parameter[], options: OptimizerOptions) {
@@ -53,6 +63,7 @@ export class Optimizer {
       for (const tensor of Object.values(state)) fill(tensor, 0);
       this.states.set(p, state);
     }
+    this.spilled = options.spill === undefined ? null : new SpilledGradients(device, options.spill);
     this.passes = this.makePasses();
   }
 
@@ -61,17 +72,27 @@ export class Optimizer {
     for (const [p, state] of this.states) for (const [name, tensor] of Object.entries(state)) yield { path: p.path, name, tensor };
   }
 
+  /** Bytes that the last step spilled. */
+  get spilledBytes(): number {
+    return this.spilled?.bytes ?? 0;
+  }
+
   private makePasses(): Pass[] {
     const { clip, atomic = false } = this.options;
     const globalNorm = clip?.norm !== undefined && clip.scope !== 'parameter' ? clip.norm : null;
-    const update = this.updatePass(globalNorm !== null || atomic);
-    if (globalNorm !== null) return [this.normPass(globalNorm), update];
-    return atomic ? [this.checkPass(), update] : [update];
+    // An overflow of f16 is known when the new weight is: only a rehearsal of every update tells before the first write.
+    const narrow = [...this.states.keys()].some((p) => p.dtype === 'f16');
+    if (globalNorm === null && !atomic && !narrow) return [this.updatePass(false)];
+    if (this.spilled !== null) return [this.spillPass(this.spilled, { globalNorm, narrow })];
+    const update = this.updatePass(true);
+    if (globalNorm === null) return [this.checkPass(), update];
+    return narrow ? [this.normPass(globalNorm), this.rehearsalPass(), update] : [this.normPass(globalNorm), update];
   }
 
   private normPass(maxNorm: number): Pass {
     return {
       name: 'norm',
+      atomic: true,
       settle: (_, g, { step }) => addSquaredNorm(this.device, g, step.norm),
       finish: (step) => setCoefficient(step, { maxNorm, index: normIndex }),
     };
@@ -80,33 +101,108 @@ export class Optimizer {
   private checkPass(): Pass {
     return {
       name: 'check',
-      settle: (_, g, { step, order }) => g.tiles((tile) => gateCheck(tile, step, order)),
-      finish: () => {},
+      atomic: true,
+      settle: (p, g, { step, order }) => {
+        g.tiles((tile) => gateCheck(tile, step, order));
+        this.rehearse(p, g, { step, order });
+      },
+      finish: (step) => this.forgetOwnNorm(step),
     };
   }
 
-  private updatePass(proven: boolean): Pass {
-    const { rule, clip, weightDecay = 0, decays = decaysMatrices, rounding = 'stochastic' } = this.options;
+  private rehearsalPass(): Pass {
+    return { name: 'rehearse', atomic: true, settle: (p, g, at) => this.rehearse(p, g, at), finish: () => {} };
+  }
+
+  private updatePass(atomic: boolean): Pass {
     return {
       name: 'update',
-      settle: (p, g, { step, order }) => {
-        const state = this.states.get(p);
-        if (state === undefined) throw new LomoError('UnknownParameter', `${p.path} settled, but the optimizer was not given it`, { path: p.path });
-        if (clip?.norm !== undefined && clip.scope === 'parameter') clipByOwnNorm(this.device, g, { step, maxNorm: clip.norm, index: order });
-        rule.update(p, g, state, {
-          device: this.device,
-          step,
-          order,
-          weightDecay: decays(p) ? weightDecay : 0,
-          clipValue: clip?.value ?? 0,
-          rounding,
-          proven,
-        });
-      },
-      finish: (step) => {
-        // What the last parameter's own norm left there is not the step's.
-        if (clip?.norm !== undefined && clip.scope === 'parameter') fill(step.norm, 0);
-      },
+      atomic,
+      settle: (p, g, at) => this.update(p, g, { ...at, proven: atomic, state: this.stateOf(p), decays: this.decaysOf(p) }),
+      finish: (step) => this.forgetOwnNorm(step),
     };
+  }
+
+  /** One backward: gradients are judged and put aside as they settle, and applied when all have been. */
+  private spillPass(spilled: SpilledGradients, { globalNorm, narrow }: { readonly globalNorm: number | null; readonly narrow: boolean }): Pass {
+    return {
+      name: 'spill',
+      atomic: true,
+      settle: (p, g, { step, order }) => {
+        if (order === 0) spilled.clear();
+        this.stateOf(p);
+        const look = (held: Grad): void => {
+          if (globalNorm === null) held.tiles((tile) => gateCheck(tile, step, order));
+          else addSquaredNorm(this.device, held, step.norm);
+        };
+        spilled.hold(p, g, { order, look });
+      },
+      drain: () => spilled.drain(),
+      finish: async (step) => {
+        if (globalNorm !== null) setCoefficient(step, { maxNorm: globalNorm, index: normIndex });
+        if (narrow) await spilled.replay((p, g, order) => this.rehearse(p, g, { step, order }), { last: false });
+        let settled = 0;
+        let at = '';
+        try {
+          await spilled.replay(
+            (p, g, order) => {
+              at = p.path;
+              this.update(p, g, { step, order, proven: true, state: this.stateOf(p), decays: this.decaysOf(p) });
+              settled++;
+            },
+            { last: true },
+          );
+        } catch (error) {
+          // What could not be read back is missing from here on; before the first update that is only a step that did not happen.
+          if (settled === 0) throw error;
+          const why = error instanceof Error ? error.message : String(error);
+          throw new LomoError('TornStep', `${why}; the ${settled} parameters up to ${at} had been updated before. Go back to the last checkpoint.`, { settled, at }, error);
+        }
+        this.forgetOwnNorm(step);
+      },
+      abandon: () => spilled.clear(),
+    };
+  }
+
+  /** Updates a copy of an f16 parameter: what its new values would do to the gate, and no byte of the parameter or its state changed. */
+  private rehearse(p: Parameter, g: Grad, { step, order }: { readonly step: StepTensor; readonly order: number }): void {
+    if (p.dtype !== 'f16') return;
+    const { device } = this;
+    const { shape, dtype, path, trainable } = p;
+    const copy = new Parameter(device, device.arena.allocate(p.bytes, 'workspace'), { shape, dtype, path, trainable });
+    device.copy(copy, p);
+    const state = Object.fromEntries(
+      Object.entries(this.stateOf(p)).map(([name, tensor]) => {
+        const spare = device.allocate(tensor, 'workspace');
+        device.copy(spare, tensor);
+        return [name, spare] as const;
+      }),
+    );
+    this.update(copy, g, { step, order, proven: true, state, decays: this.decaysOf(p) });
+    for (const tensor of Object.values(state)) tensor.dispose();
+    copy.dispose();
+  }
+
+  private update(p: Parameter, g: Grad, at: { readonly step: StepTensor; readonly order: number; readonly proven: boolean; readonly state: State; readonly decays: boolean }): void {
+    const { rule, clip, weightDecay = 0, rounding = 'stochastic' } = this.options;
+    const { step, order, proven, state } = at;
+    if (clip?.norm !== undefined && clip.scope === 'parameter') clipByOwnNorm(this.device, g, { step, maxNorm: clip.norm, index: order });
+    rule.update(p, g, state, { device: this.device, step, order, weightDecay: at.decays ? weightDecay : 0, clipValue: clip?.value ?? 0, rounding, proven });
+  }
+
+  private decaysOf(p: Parameter): boolean {
+    return (this.options.decays ?? decaysMatrices)(p);
+  }
+
+  private stateOf(p: Parameter): State {
+    const state = this.states.get(p);
+    if (state === undefined) throw new LomoError('UnknownParameter', `${p.path} settled, but the optimizer was not given it`, { path: p.path });
+    return state;
+  }
+
+  /** What the last parameter's own norm left there is not the step's. */
+  private forgetOwnNorm(step: StepTensor): void {
+    const { clip } = this.options;
+    if (clip?.norm !== undefined && clip.scope === 'parameter') fill(step.norm, 0);
   }
 }

@@ -11,16 +11,17 @@ type Slots<T> = (T | null)[][];
 
 /** One step under way. */
 export class Execution {
-  readonly settled: string[] = [];
+  /** In the order of the last pass. */
+  readonly settled: Parameter[] = [];
   private readonly program: Program;
-  private readonly passes: number;
+  private readonly passes: readonly ProgramPass[];
   private readonly boundaries: Slots<Tensor>;
   private readonly results: Slots<Tensor>;
   private readonly gradients: Slots<Tensor>;
   private readonly tapes: Slots<Tape>;
   private lastBreath = performance.now();
 
-  constructor(program: Program, passes: number) {
+  constructor(program: Program, passes: readonly ProgramPass[]) {
     this.program = program;
     this.passes = passes;
     const slots = <T>(): Slots<T> => program.model.stages.map(() => Array.from({ length: program.microBatches }, () => null));
@@ -30,7 +31,21 @@ export class Execution {
     this.tapes = slots();
   }
 
-  async pass(pass: ProgramPass, index: number): Promise<void> {
+  /** All passes. What is thrown in the middle of one leaves the arena as it was before the step. */
+  async run(): Promise<void> {
+    const undertaking = this.program.device.arena.undertake();
+    try {
+      for (const [index, pass] of this.passes.entries()) await this.pass(pass, index);
+      this.dispose();
+    } catch (error) {
+      for (const pass of this.passes) pass.abandon?.();
+      undertaking.rollback();
+      throw error;
+    }
+    undertaking.commit();
+  }
+
+  private async pass(pass: ProgramPass, index: number): Promise<void> {
     const { program } = this;
     const { device, step } = program;
     this.settled.length = 0;
@@ -38,26 +53,29 @@ export class Execution {
       microBatches: program.microBatches,
       accumulate: program.accumulate,
       settle: (p, g, order) => {
-        this.settled.push(p.path);
+        this.settled.push(p);
         pass.settle(p, g, { step, order });
       },
     });
+    device.observer?.entered?.({ phase: 'pass', name: pass.name });
     step.clearLoss();
     // One hold a stage and micro-batch: no parameter settles before its last walk has begun.
     program.model.stages.forEach((_, s) => {
       for (const p of program.parametersOf(s)) for (let m = 0; m < program.microBatches; m++) ledger.hold(p);
     });
     for (const action of program.actions) {
-      if (action.kind === 'backward') this.backward(action, { ledger, last: index === this.passes - 1 });
+      if (action.kind === 'backward') this.backward(action, { ledger, last: index === this.passes.length - 1 });
       else if (index === 0) this.forward(action, ledger);
+      if (action.kind === 'backward') await pass.drain?.();
       await this.breathe();
     }
     ledger.finish();
-    pass.finish(step);
+    await pass.finish(step);
+    device.observer?.left?.();
   }
 
-  /** Gives back whatever an interrupted step still holds. */
-  dispose(): void {
+  /** Gives back what the last walks left. */
+  private dispose(): void {
     for (const slots of [this.boundaries, this.results, this.gradients]) for (const row of slots) for (const tensor of row) tensor?.dispose();
     for (const row of this.tapes) for (const tape of row) tape?.discard();
   }
@@ -65,7 +83,10 @@ export class Execution {
   private forward({ stage: s, microBatch: m }: Action, ledger: Ledger): void {
     const { program } = this;
     const stage = program.model.stages[s]!;
+    const { observer } = program.device;
+    observer?.entered?.({ phase: 'forward', name: stage.name, microBatch: m });
     const kept = program.keeps(s) ? this.record(s, m, { ledger, category: 'saved' }) : this.count(stage, m, s);
+    observer?.left?.();
     if (kept === null) throw new LomoError('StageError', `stage '${stage.name}' returned nothing, but is not the last`, { stage: stage.name });
     program.device.arena.assign(kept.block, 'boundary');
     this.boundaries[s + 1]![m] = kept;
@@ -112,21 +133,27 @@ export class Execution {
   private backward({ stage: s, microBatch: m }: Action, { ledger, last }: { readonly ledger: Ledger; readonly last: boolean }): void {
     const { program } = this;
     const { device } = program;
-    if (this.tapes[s]![m] === null) this.record(s, m, { ledger, category: 'recomputed' })?.dispose();
+    const { name } = program.model.stages[s]!;
+    if (this.tapes[s]![m] === null) {
+      device.observer?.entered?.({ phase: s === program.model.stages.length - 1 ? 'forward' : 'recompute', name, microBatch: m });
+      this.record(s, m, { ledger, category: 'recomputed' })?.dispose();
+      device.observer?.left?.();
+    }
     const tape = this.tapes[s]![m]!;
     const result = this.results[s]![m] ?? null;
     const dy = this.gradients[s]![m] ?? null;
-    const name = program.model.stages[s]!.name;
     const stores = ledger.factorStores(name);
     // The walk takes over the gradient, and of the result it needs no byte.
     this.tapes[s]![m] = null;
     this.results[s]![m] = null;
     this.gradients[s]![m] = null;
     result?.dispose();
+    device.observer?.entered?.({ phase: 'backward', name, microBatch: m });
     const dx = device.under({ category: 'workspace', recorder: null }, () => {
       for (const p of program.parametersOf(s)) ledger.release(p);
       return tape.walk(result, dy, { ledger, microBatch: m, stage: name, stores });
     });
+    device.observer?.left?.();
     if (last) {
       this.boundaries[s]![m]?.dispose();
       this.boundaries[s]![m] = null;

@@ -9,11 +9,21 @@ import type { Action, Schedule } from './schedule.ts';
 import { checkSchedule } from './schedule.ts';
 import { breadthFirst } from './schedules/breadth_first.ts';
 
-/** One backward pass over the step. The optimizer brings them: [update], or [norm, update] for clipping by the global norm. */
+/**
+ * One backward pass over the step. The optimizer brings them: [update]; or, for clipping by the global norm, [norm, update], or one that
+ * puts gradients aside.
+ */
 export interface ProgramPass {
   readonly name: string;
+  /** True when nothing is written before the whole backward has been judged. Default: true of the last of several. */
+  readonly atomic?: boolean;
   settle(p: Parameter, g: Grad, at: { readonly step: StepTensor; readonly order: number }): void;
-  finish(step: StepTensor): void;
+  /** After every walk of a stage. */
+  drain?(): Promise<void>;
+  /** After the last settle. */
+  finish(step: StepTensor): void | Promise<void>;
+  /** The step was given up by an error: lets go of everything. */
+  abandon?(): void;
 }
 
 export interface ProgramOptions extends BatchShape {
@@ -75,7 +85,7 @@ export class Program {
 
   /**
    * One step. Throws NonFiniteLoss or NonFiniteGradient (no byte of any weight has changed), or TornStep (parameters that settled before
-   * the named one have been updated, it and later ones not).
+   * the named one have been updated, it and later ones not). Whatever a step throws, it leaves no tensor behind.
    */
   async run(input: StepInput): Promise<StepResult> {
     const { batches, passes } = input;
@@ -85,14 +95,10 @@ export class Program {
     batches.forEach((batch, m) => this.store.write(m, batch));
     const trained = batches.reduce((sum, batch) => sum + countTrained(batch), 0);
     this.step.begin({ ...input, trained });
-    const execution = new Execution(this, passes.length);
-    try {
-      for (const [index, pass] of passes.entries()) await execution.pass(pass, index);
-    } finally {
-      execution.dispose();
-    }
+    const execution = new Execution(this, passes);
+    await execution.run();
     const outcome = await this.step.outcome();
-    if (outcome.gate !== 'open') throw await this.rejection(outcome.gate.at, { input, paths: execution.settled, lossSum: outcome.lossSum });
+    if (outcome.gate !== 'open') throw await this.rejection(outcome.gate.at, { input, settled: execution.settled, lossSum: outcome.lossSum });
     return { ...outcome, trained, loss: trained > 0 ? outcome.lossSum / trained : 0 };
   }
 
@@ -148,18 +154,20 @@ export class Program {
     arriving?.dispose();
   }
 
-  private async rejection(at: number, context: { input: StepInput; paths: readonly string[]; lossSum: number }): Promise<LomoError> {
-    const { input, paths, lossSum } = context;
+  private async rejection(at: number, context: { input: StepInput; settled: readonly Parameter[]; lossSum: number }): Promise<LomoError> {
+    const { input, settled, lossSum } = context;
     const { step } = input;
     if (at === lossIndex) {
       const microBatches: number[] = [];
       for (let m = 0; m < this.microBatches; m++) if (!(await this.tokenLosses(m)).every(Number.isFinite)) microBatches.push(m);
       return new LomoError('NonFiniteLoss', `step ${step}: the loss is ${lossSum} (micro-batches ${microBatches.join(', ')}); no weight has changed`, { step, microBatches });
     }
-    const judgedFirst = input.passes.length > 1;
-    const path = at >= 0 ? (paths[at] ?? `parameter ${at}`) : 'the global norm';
-    if (judgedFirst || at === 0) {
-      return new LomoError('NonFiniteGradient', `step ${step}: the gradient of ${path} is not finite; no weight has changed`, { step, at: path });
+    const atomic = input.passes.at(-1)?.atomic ?? input.passes.length > 1;
+    const p = settled[at];
+    const path = at >= 0 ? (p?.path ?? `parameter ${at}`) : 'the global norm';
+    if (atomic || at === 0) {
+      const narrow = p?.dtype === 'f16' ? ', or its update leaves the range of f16 (65504)' : '';
+      return new LomoError('NonFiniteGradient', `step ${step}: the gradient of ${path} is not finite${narrow}; no weight has changed`, { step, at: path });
     }
     return new LomoError('TornStep', `step ${step}: the gradient of ${path} is not finite; ${at} parameters had been updated before it. Go back to the last checkpoint.`, {
       step,

@@ -5,6 +5,7 @@ import { LomoError } from './errors.ts';
 export const categories = [
   'weights',
   'gradient',
+  'spill',
   'factors',
   'boundary',
   'saved',
@@ -25,6 +26,8 @@ export interface Block {
   /** Changes only through `assign`. */
   category: Category;
   owners: number;
+  /** Set by a rollback: handles that are left give nothing back any more. */
+  lost?: boolean;
 }
 
 /** One allocation as a plan records it. */
@@ -51,6 +54,14 @@ export interface ArenaObserver {
   freed?(block: Block): void;
 }
 
+/** A stretch of work that either stands or is undone. */
+export interface Undertaking {
+  /** What is live stays live. */
+  commit(): void;
+  /** Gives back every block allocated since, whoever holds it, and the shares taken of older ones. */
+  rollback(): void;
+}
+
 /**
  * Lays blocks out in [0, capacity), 256-byte aligned. Best fit, lowest offset first among equals: the same sequence of calls gives the
  * same offsets on every machine. Freed bytes may be handed out at once, so one in-order queue must use them.
@@ -61,6 +72,8 @@ export class Arena {
   readonly usage: Readonly<Record<Category, Usage>>;
   observer: ArenaObserver | null = null;
   private readonly holes: Hole[] = [];
+  /** Owners that blocks had when the undertaking first touched them; 0: it made them. */
+  private touched: Map<Block, number> | null = null;
   private top = 0;
   private high = 0;
   private liveBytes = 0;
@@ -95,6 +108,7 @@ export class Arena {
     const usage = this.usage[category];
     usage.live += size;
     if (usage.live > usage.peak) usage.peak = usage.live;
+    this.touched?.set(block, 0);
     this.observer?.allocated?.(block);
     return block;
   }
@@ -102,17 +116,47 @@ export class Arena {
   /** One more owner. */
   retain(block: Block): void {
     if (block.owners <= 0) throw new LomoError('UseAfterFree', `block at ${block.offset} (${block.category}) was already freed`);
+    this.touch(block);
     block.owners++;
   }
 
   /** One owner less; the last one frees the bytes. */
   release(block: Block): void {
+    if (block.lost === true) return;
     if (block.owners <= 0) throw new LomoError('DoubleFree', `block at ${block.offset} (${block.category}) was already freed`);
+    this.touch(block);
     if (--block.owners > 0) return;
+    this.touched?.delete(block);
+    this.free(block);
+  }
+
+  private free(block: Block): void {
     this.liveBytes -= block.bytes;
     this.usage[block.category].live -= block.bytes;
     this.observer?.freed?.(block);
     this.close(block.offset, block.bytes);
+  }
+
+  /** Begins work that may be interrupted; one at a time. */
+  undertake(): Undertaking {
+    if (this.touched !== null) throw new LomoError('ArenaError', 'an undertaking is under way: commit it or roll it back first');
+    const touched = (this.touched = new Map<Block, number>());
+    return {
+      commit: () => {
+        this.touched = null;
+      },
+      rollback: () => {
+        this.touched = null;
+        for (const [block, owners] of touched) {
+          if (owners > 0) block.owners = owners;
+          else {
+            block.owners = 0;
+            block.lost = true;
+            this.free(block);
+          }
+        }
+      },
+    };
   }
 
   /** Counts a live block under another category from now on: a stage's result becomes a boundary. */
@@ -128,6 +172,10 @@ export class Arena {
   resetPeaks(): void {
     this.peakBytes = this.liveBytes;
     for (const c of categories) this.usage[c].peak = this.usage[c].live;
+  }
+
+  private touch(block: Block): void {
+    if (this.touched !== null && !this.touched.has(block)) this.touched.set(block, block.owners);
   }
 
   private place(size: number, category: Category): number {

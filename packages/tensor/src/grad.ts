@@ -23,7 +23,17 @@ export interface Term {
   readonly granularity?: number;
   /** An f32 tensor that already holds the term's value, or null. */
   whole(): Tensor | null;
+  /** What the term is made of, where that may be smaller than the gradient. */
+  compact?(): Compact;
   release(): void;
+}
+
+/** A term taken apart. */
+export interface Compact {
+  /** Borrowed. */
+  readonly operands: readonly Tensor[];
+  /** The term again, from tensors of the same specs and values, which it takes over. */
+  remake(operands: readonly Tensor[]): Term;
 }
 
 /** Where kept factors live until the parameter settles. */

@@ -1,6 +1,6 @@
 // Rows of a table by token id; and Rows, the gradient term that sums them by id in token order.
 import { LomoError, shapeError } from '../errors.ts';
-import type { FactorStores, Term } from '../grad.ts';
+import type { Compact, FactorStores, Term } from '../grad.ts';
 import { Grad } from '../grad.ts';
 import type { Op } from '../op.ts';
 import { defineOp } from '../op.ts';
@@ -63,6 +63,10 @@ class Rows implements Term {
 
   whole(): null {
     return null;
+  }
+
+  compact(): Compact {
+    return { operands: [this.ids, this.dy], remake: ([ids, dy]) => new Rows(ids!, dy!) };
   }
 
   release(): void {
