@@ -3,7 +3,7 @@ import type { Grad, Parameter } from '@lomo/tensor';
 import { erase, fill, matrixOf, meanOp, numel } from '@lomo/tensor';
 import { adalomoColumnsOp, adalomoMomentsOp, adalomoRatioOp, adalomoUpdateOp, adalomoVectorOp, adalomoVectorRatioOp, adalomoVectorUpdateOp } from './adalomo_ops.ts';
 import type { Rule, RuleContext, State } from './rule.ts';
-import { checked, hyper, tileOf } from './rule.ts';
+import { checked, hyper, measured, tileOf } from './rule.ts';
 
 export interface AdaLomoOptions {
   /** Added to squares. */
@@ -21,6 +21,7 @@ export function adalomo(options: AdaLomoOptions = {}): Rule {
   return {
     name: 'adalomo',
     ops: [erase(adalomoMomentsOp), erase(adalomoColumnsOp), erase(adalomoRatioOp), erase(adalomoUpdateOp), erase(adalomoVectorOp), erase(adalomoVectorRatioOp), erase(adalomoVectorUpdateOp)],
+    measures: true,
     state: (p) => {
       const [rows, columns] = matrixOf(p.shape);
       if (p.shape.length < 2) return { v: { shape: p.shape, dtype: 'f32' } };
@@ -67,7 +68,7 @@ function updateMatrix(p: Parameter, g: Grad, { state, context, constants }: Work
   g.tiles((tile, range) => {
     device.run(
       adalomoUpdateOp,
-      { ins: [tile, r.rows(range.from, range.to), c, rMean, u2, p2, step.scalars], inouts: [tileOf(p, range), step.counters] },
+      { ins: [tile, r.rows(range.from, range.to), c, rMean, u2, p2, step.scalars], inouts: [tileOf(p, range), step.counters], outs: measured(range, context) },
       { ...hyper(p, range, context), eps2, d, count: numel(p.shape) },
     );
   });
@@ -86,7 +87,7 @@ function updateVector(p: Parameter, g: Grad, { state, context, constants }: Work
     device.run(adalomoVectorRatioOp, { ins: [flat, p, v, step.scalars], outs: [u2, p2] }, { clipValue });
     device.run(
       adalomoVectorUpdateOp,
-      { ins: [flat, v, u2, p2, step.scalars], inouts: [p, step.counters] },
+      { ins: [flat, v, u2, p2, step.scalars], inouts: [p, step.counters], outs: measured(range, context) },
       { ...hyper(p, range, context), eps2, d, count: numel(p.shape) },
     );
   });

@@ -3,7 +3,8 @@ import type { Op, View } from '@lomo/tensor';
 import { addTokenRow, defineOp, dimOf, matrixOf, numel } from '@lomo/tensor';
 import { sampleUpdate } from './sample.ts';
 import type { UpdateAttributes } from './update.ts';
-import { mayWrite, scalar, shapedGradient, updateAttributes, writeRounded } from './update.ts';
+import type { Measure } from './update.ts';
+import { mayWrite, measureOf, scalar, shapedGradient, updateAttributes, writeRounded } from './update.ts';
 
 type Moments = { readonly start: number; readonly decayRate: number; readonly eps1: number; readonly clipValue: number; readonly index: number; readonly check: number };
 type Columns = { readonly rows: number; readonly decayRate: number };
@@ -159,7 +160,7 @@ export const adalomoVectorRatioOp: Op<Ratio> = defineOp({
   },
 });
 
-function writeAdaptive(p: View, counters: View, options: Update & { readonly scalars: View; readonly u2: View; readonly p2: View; readonly u: (i: number) => number }): void {
+function writeAdaptive(p: View, counters: View, options: Update & { readonly scalars: View; readonly u2: View; readonly p2: View; readonly u: (i: number) => number; readonly measure: Measure | null }): void {
   if (counters.data[3] !== 0) return;
   const { eps2, d, count, weightDecay } = options;
   const eta = options.scalars.data[scalar.lr]! * Math.max(eps2, Math.sqrt(sum(options.p2) / count));
@@ -170,15 +171,15 @@ function writeAdaptive(p: View, counters: View, options: Update & { readonly sca
 
 const updateNames = [...updateAttributes, 'eps2', 'd', 'count'] as const;
 
-/** ins g, r, c, r_mean, u2, p2, scalars; inouts p, counters. */
+/** ins g, r, c, r_mean, u2, p2, scalars; inouts p, counters; out, where measured, the rows' sums. */
 export const adalomoUpdateOp: Op<Update> = defineOp({
   name: 'adalomo_update',
   attributes: updateNames,
   dtypes: ['f32', 'bf16', 'f16'],
   infer: () => [],
-  reference: ({ ins, inouts }, t) => {
+  reference: ({ ins, inouts, outs }, t) => {
     const [g, r, c, rMean, u2, p2, scalars] = ins as [View, View, View, View, View, View, View];
-    writeAdaptive(inouts[0]!, inouts[1]!, { ...t, scalars, u2, p2, u: matrixUpdate([g, r, c, rMean, scalars], t.clipValue) });
+    writeAdaptive(inouts[0]!, inouts[1]!, { ...t, scalars, u2, p2, u: matrixUpdate([g, r, c, rMean, scalars], t.clipValue), measure: measureOf({ g, scalars, sums: outs[0] }) });
   },
   flops: (ins) => 10 * numel(ins[0]!.shape),
   sample: (random) => {
@@ -192,16 +193,16 @@ export const adalomoUpdateOp: Op<Update> = defineOp({
   },
 });
 
-/** ins g [n], v, u2, p2, scalars; inouts p, counters. */
+/** ins g [n], v, u2, p2, scalars; inouts p, counters; out, where measured, the row's sums. */
 export const adalomoVectorUpdateOp: Op<Update> = defineOp({
   name: 'adalomo_vector_update',
   attributes: updateNames,
   dtypes: ['f32', 'bf16', 'f16'],
   infer: () => [],
-  reference: ({ ins, inouts }, t) => {
+  reference: ({ ins, inouts, outs }, t) => {
     const [g, v, u2, p2, scalars] = ins as [View, View, View, View, View];
     const u = (i: number): number => shapedGradient(g.data[i]!, scalars, t.clipValue) / Math.sqrt(v.data[i]!);
-    writeAdaptive(inouts[0]!, inouts[1]!, { ...t, scalars, u2, p2, u });
+    writeAdaptive(inouts[0]!, inouts[1]!, { ...t, scalars, u2, p2, u, measure: measureOf({ g, scalars, sums: outs[0] }) });
   },
   flops: (ins) => 8 * numel(ins[0]!.shape),
   sample: (random) => {

@@ -2,10 +2,10 @@
 import type { Op } from '@lomo/tensor';
 import { defineOp, erase, numel } from '@lomo/tensor';
 import type { Rule } from './rule.ts';
-import { checked, hyper, tileOf } from './rule.ts';
+import { checked, hyper, measured, tileOf } from './rule.ts';
 import { sampleUpdate } from './sample.ts';
 import type { UpdateAttributes } from './update.ts';
-import { mayWrite, scalar, shapedGradient, updateAttributes, writeRounded } from './update.ts';
+import { mayWrite, measureOf, scalar, shapedGradient, updateAttributes, writeRounded } from './update.ts';
 
 export interface AdamWOptions {
   readonly beta1?: number;
@@ -15,13 +15,13 @@ export interface AdamWOptions {
 
 type AdamWAttributes = UpdateAttributes & { readonly check: number; readonly beta1: number; readonly beta2: number; readonly eps: number };
 
-/** ins g, scalars; inouts p, m f32, v f32, counters. */
+/** ins g, scalars; inouts p, m f32, v f32, counters; out, where measured, the rows' sums. */
 export const adamwUpdateOp: Op<AdamWAttributes> = defineOp({
   name: 'adamw_update',
   attributes: [...updateAttributes, 'check', 'beta1', 'beta2', 'eps'],
   dtypes: ['f32', 'bf16', 'f16'],
   infer: () => [],
-  reference: ({ ins, inouts }, attributes) => {
+  reference: ({ ins, inouts, outs }, attributes) => {
     const [g, scalars] = [ins[0]!, ins[1]!];
     const [p, m, v, counters] = [inouts[0]!, inouts[1]!, inouts[2]!, inouts[3]!];
     if (!mayWrite(g, counters, attributes)) return;
@@ -35,7 +35,7 @@ export const adamwUpdateOp: Op<AdamWAttributes> = defineOp({
     const [c1, c2] = [1 - beta1 ** t, 1 - beta2 ** t];
     const value = (i: number): number =>
       p.data[i]! * (1 - lr * attributes.weightDecay) - (lr * (m.data[i]! / c1)) / (Math.sqrt(v.data[i]! / c2) + eps);
-    writeRounded(p, counters, { ...attributes, value });
+    writeRounded(p, counters, { ...attributes, value, measure: measureOf({ g, scalars, sums: outs[0] }) });
   },
   flops: (ins) => 14 * numel(ins[0]!.shape),
   sample: (random) => {
@@ -55,6 +55,7 @@ export function adamw(options: AdamWOptions = {}): Rule {
   return {
     name: 'adamw',
     ops: [erase(adamwUpdateOp)],
+    measures: true,
     state: (p) => ({ m: { shape: p.shape, dtype: 'f32' }, v: { shape: p.shape, dtype: 'f32' } }),
     update: (p, g, state, context) => {
       const check = checked(g, context);
@@ -62,7 +63,7 @@ export function adamw(options: AdamWOptions = {}): Rule {
         const { device, step } = context;
         device.run(
           adamwUpdateOp,
-          { ins: [tile, step.scalars], inouts: [tileOf(p, range), tileOf(state['m']!, range), tileOf(state['v']!, range), step.counters] },
+          { ins: [tile, step.scalars], inouts: [tileOf(p, range), tileOf(state['m']!, range), tileOf(state['v']!, range), step.counters], outs: measured(range, context) },
           { ...hyper(p, range, context), check, beta1, beta2, eps },
         );
       });

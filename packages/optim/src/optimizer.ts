@@ -7,6 +7,8 @@ import type { Rounding } from './rounding.ts';
 import type { Rule, State } from './rule.ts';
 import type { Spill } from './spill.ts';
 import { SpilledGradients } from './spill.ts';
+import type { Grouping } from './telemetry.ts';
+import { Telemetry } from './telemetry.ts';
 
 /** One backward pass over the step: what happens when a parameter settles, after every walk, and when all have settled. */
 export interface Pass {
@@ -33,6 +35,8 @@ export interface OptimizerOptions {
   readonly atomic?: boolean;
   /** Where gradients wait for that judgement. Without it nothing waits: another backward pass makes them again. Equal bits. */
   readonly spill?: Spill;
+  /** Sums up what a step does to the weights, at the steps that run `measuredPasses`; others pay nothing. `true`: grouped by `groupByRole`. */
+  readonly telemetry?: boolean | { readonly groupOf: Grouping };
 }
 
 /** Index that the norm's check reports to the gate. */
@@ -46,6 +50,9 @@ export function decaysMatrices(p: Parameter): boolean {
 export class Optimizer {
   readonly rule: Rule;
   readonly passes: readonly Pass[];
+  /** The same passes, leaving what they did in `telemetry`: the same bits and the same allocations. Null without the option. */
+  readonly measuredPasses: readonly Pass[] | null;
+  readonly telemetry: Telemetry | null;
   private readonly device: Device;
   private readonly options: OptimizerOptions;
   private readonly states = new Map<Parameter, State>();
@@ -64,7 +71,10 @@ export class Optimizer {
       this.states.set(p, state);
     }
     this.spilled = options.spill === undefined ? null : new SpilledGradients(device, options.spill);
-    this.passes = this.makePasses();
+    const { telemetry = false } = options;
+    this.telemetry = telemetry === false ? null : new Telemetry(device, parameters, { rule: options.rule, ...(telemetry === true ? {} : telemetry) });
+    this.passes = this.makePasses(null);
+    this.measuredPasses = this.telemetry === null ? null : this.cleared(this.telemetry, this.makePasses(this.telemetry));
   }
 
   /** State tensors by parameter path and name, for saving and restoring: 'model.norm.weight' -> { v }. */
@@ -77,14 +87,22 @@ export class Optimizer {
     return this.spilled?.bytes ?? 0;
   }
 
-  private makePasses(): Pass[] {
+  private cleared(telemetry: Telemetry, [first, ...rest]: readonly Pass[]): Pass[] {
+    const settle: Pass['settle'] = (p, g, at) => {
+      if (at.order === 0) telemetry.clear();
+      first!.settle(p, g, at);
+    };
+    return [{ ...first!, settle }, ...rest];
+  }
+
+  private makePasses(telemetry: Telemetry | null): Pass[] {
     const { clip, atomic = false } = this.options;
     const globalNorm = clip?.norm !== undefined && clip.scope !== 'parameter' ? clip.norm : null;
     // An overflow of f16 is known when the new weight is: only a rehearsal of every update tells before the first write.
     const narrow = [...this.states.keys()].some((p) => p.dtype === 'f16');
-    if (globalNorm === null && !atomic && !narrow) return [this.updatePass(false)];
-    if (this.spilled !== null) return [this.spillPass(this.spilled, { globalNorm, narrow })];
-    const update = this.updatePass(true);
+    if (globalNorm === null && !atomic && !narrow) return [this.updatePass(false, telemetry)];
+    if (this.spilled !== null) return [this.spillPass(this.spilled, { globalNorm, narrow, telemetry })];
+    const update = this.updatePass(true, telemetry);
     if (globalNorm === null) return [this.checkPass(), update];
     return narrow ? [this.normPass(globalNorm), this.rehearsalPass(), update] : [this.normPass(globalNorm), update];
   }
@@ -114,17 +132,17 @@ export class Optimizer {
     return { name: 'rehearse', atomic: true, settle: (p, g, at) => this.rehearse(p, g, at), finish: () => {} };
   }
 
-  private updatePass(atomic: boolean): Pass {
+  private updatePass(atomic: boolean, telemetry: Telemetry | null): Pass {
     return {
       name: 'update',
       atomic,
-      settle: (p, g, at) => this.update(p, g, { ...at, proven: atomic, state: this.stateOf(p), decays: this.decaysOf(p) }),
+      settle: (p, g, at) => this.update(p, g, { ...at, proven: atomic, state: this.stateOf(p), decays: this.decaysOf(p), telemetry }),
       finish: (step) => this.forgetOwnNorm(step),
     };
   }
 
   /** One backward: gradients are judged and put aside as they settle, and applied when all have been. */
-  private spillPass(spilled: SpilledGradients, { globalNorm, narrow }: { readonly globalNorm: number | null; readonly narrow: boolean }): Pass {
+  private spillPass(spilled: SpilledGradients, { globalNorm, narrow, telemetry }: { readonly globalNorm: number | null; readonly narrow: boolean; readonly telemetry: Telemetry | null }): Pass {
     return {
       name: 'spill',
       atomic: true,
@@ -147,7 +165,7 @@ export class Optimizer {
           await spilled.replay(
             (p, g, order) => {
               at = p.path;
-              this.update(p, g, { step, order, proven: true, state: this.stateOf(p), decays: this.decaysOf(p) });
+              this.update(p, g, { step, order, proven: true, state: this.stateOf(p), decays: this.decaysOf(p), telemetry });
               settled++;
             },
             { last: true },
@@ -178,16 +196,18 @@ export class Optimizer {
         return [name, spare] as const;
       }),
     );
-    this.update(copy, g, { step, order, proven: true, state, decays: this.decaysOf(p) });
+    this.update(copy, g, { step, order, proven: true, state, decays: this.decaysOf(p), telemetry: null });
     for (const tensor of Object.values(state)) tensor.dispose();
     copy.dispose();
   }
 
-  private update(p: Parameter, g: Grad, at: { readonly step: StepTensor; readonly order: number; readonly proven: boolean; readonly state: State; readonly decays: boolean }): void {
+  private update(p: Parameter, g: Grad, at: { readonly step: StepTensor; readonly order: number; readonly proven: boolean; readonly state: State; readonly decays: boolean; readonly telemetry: Telemetry | null }): void {
     const { rule, clip, weightDecay = 0, rounding = 'stochastic' } = this.options;
     const { step, order, proven, state } = at;
     if (clip?.norm !== undefined && clip.scope === 'parameter') clipByOwnNorm(this.device, g, { step, maxNorm: clip.norm, index: order });
-    rule.update(p, g, state, { device: this.device, step, order, weightDecay: at.decays ? weightDecay : 0, clipValue: clip?.value ?? 0, rounding, proven });
+    const context = { device: this.device, step, order, weightDecay: at.decays ? weightDecay : 0, clipValue: clip?.value ?? 0, rounding, proven };
+    if (at.telemetry === null) rule.update(p, g, state, context);
+    else at.telemetry.measure(p, g, step, (seen, sums) => rule.update(p, seen, state, { ...context, sums }));
   }
 
   private decaysOf(p: Parameter): boolean {

@@ -20,12 +20,16 @@ export interface RuleContext {
   readonly rounding: Rounding;
   /** True when a pass before this one proved every gradient finite. */
   readonly proven: boolean;
+  /** f32 [rows, 8]: what the update did to each row of the parameter, for telemetry; absent at steps that are not measured. */
+  readonly sums?: Tensor;
 }
 
 export interface Rule {
   readonly name: string;
   /** Ops it launches, for backends that run references and for conformance. */
   readonly ops: readonly Op[];
+  /** True of a rule that hands `measured` to its update kernels. Others are measured from outside, by what their weights were and are. */
+  readonly measures?: boolean;
   /** Specs of the state of one parameter; zero before the first step. */
   state(p: Parameter): Readonly<Record<string, Spec>>;
   /** Updates `p` and `state` by `g`, reading `g` through tiles only. */
@@ -47,6 +51,11 @@ export function checked(g: Grad, context: RuleContext): 0 | 1 {
   if (g.single) return 1;
   g.tiles((tile) => gateCheck(tile, context.step, context.order));
   return 0;
+}
+
+/** Where an update kernel leaves the sums of a tile's rows: its `outs`, none at steps that are not measured. */
+export function measured(range: Range, context: RuleContext): readonly Tensor[] {
+  return context.sums === undefined ? [] : [context.sums.rows(range.from, range.to)];
 }
 
 /** The attributes every update kernel shares, for one tile. */

@@ -2,6 +2,7 @@
 import type { View } from '@lomo/tensor';
 import { closeGate } from '@lomo/tensor';
 import { randomWord, roundStochastic } from './rounding.ts';
+import { asStored, writeRowSums } from './row_sums.ts';
 
 /** Attributes of kernels that write a parameter. */
 export type UpdateAttributes = {
@@ -36,8 +37,23 @@ export function mayWrite(g: View, counters: View, options: { readonly check: num
   return counters.data[3] === 0;
 }
 
-/** Writes p[i] = round(value(i)) for every element of the tile; an f16 overflow closes the gate before anything is written. */
-export function writeRounded(p: View, counters: View, options: UpdateAttributes & { readonly value: (i: number) => number }): void {
+/** What telemetry needs of an update: the gradient before any clip, its scale, and where the rows' sums go. */
+export interface Measure {
+  readonly g: View;
+  readonly scalars: View;
+  readonly sums: View;
+}
+
+/** Null where there is nowhere to leave sums: the step is not measured. */
+export function measureOf({ g, scalars, sums }: { readonly g: View; readonly scalars: View; readonly sums: View | undefined }): Measure | null {
+  return sums === undefined ? null : { g, scalars, sums };
+}
+
+/**
+ * Writes p[i] = round(value(i)) for every element of the tile, and with `measure` the sums of its rows; an f16 overflow closes the gate
+ * before anything is written.
+ */
+export function writeRounded(p: View, counters: View, options: UpdateAttributes & { readonly value: (i: number) => number; readonly measure?: Measure | null }): void {
   const seed = [counters.data[1]! >>> 0, counters.data[2]! >>> 0] as const;
   const values = Float64Array.from(p.data, (_, i) => {
     const value = options.value(i);
@@ -47,5 +63,14 @@ export function writeRounded(p: View, counters: View, options: UpdateAttributes 
   });
   if (p.dtype === 'f16' && values.some((v) => !(Math.abs(v) <= 65504))) closeGate(counters, options.index);
   if (counters.data[3] !== 0) return;
+  const measure = options.measure ?? null;
+  if (measure !== null) {
+    const { g, scalars, sums } = measure;
+    const scale = scalars.data[scalar.lossScale]!;
+    writeRowSums(sums, g.shape, (i) => {
+      const stored = asStored(values[i]!, p);
+      return { before: p.data[i]!, next: p.dtype === 'f32' ? stored : options.value(i), stored, g: g.data[i]! / scale };
+    });
+  }
   p.data.set(values);
 }
