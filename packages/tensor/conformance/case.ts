@@ -1,5 +1,5 @@
 // One case of one op on one backend: inputs rounded, everything else poisoned, run, compared with the float64 definition.
-import { decode, encode, isReal, numel, Random, sizeOf, snakeCase, typedArray } from '../src/index.ts';
+import { activationOf, decode, encode, isReal, numel, Random, sizeOf, snakeCase, typedArray } from '../src/index.ts';
 import type { Backend, DType, Kernel, KernelSignature, Memory, Op, Region, Sample, Spec, TypedArray, View } from '../src/index.ts';
 import { allowed, distance, lengthOf } from './tolerance.ts';
 
@@ -54,7 +54,7 @@ function viewOf(spec: Spec, values: ArrayLike<number>): View {
 /** Draws the sample of `seed` for `dtype`, its values rounded to their dtypes, outputs poisoned. */
 export function makeCase(op: Op, dtype: DType, seed: number): Case {
   const sample = op.sample(new Random(seed));
-  const resolve = (d: DType | 'real'): DType => (d === 'real' ? dtype : d);
+  const resolve = (d: Sample<never>['ins'][number]['dtype']): DType => (d === 'real' ? dtype : d === 'activation' ? activationOf(dtype) : d);
   const given = (role: Role) => (tensor: Sample<never>['ins'][number], index: number): Placed => {
     const spec = { shape: tensor.shape, dtype: resolve(tensor.dtype) };
     const before = encode(spec.dtype, tensor.values);

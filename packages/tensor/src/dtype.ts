@@ -16,6 +16,13 @@ export function isReal(dtype: DType): boolean {
   return dtype === 'f32' || dtype === 'bf16' || dtype === 'f16';
 }
 
+/**
+ * The dtype of activations and of arithmetic beside weights of `dtype`: f16 is storage, so f32 beside f16; otherwise the same.
+ */
+export function activationOf(dtype: DType): DType {
+  return dtype === 'f16' ? 'f32' : dtype;
+}
+
 export type TypedArray = Float32Array | Uint16Array | Int32Array | Uint8Array;
 
 /** A typed array over `buffer` that matches `dtype`; bf16 and f16 are their raw 16 bits. */

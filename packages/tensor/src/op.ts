@@ -17,8 +17,8 @@ export interface View extends Spec {
 /** One operand of a sample: its spec and its values. */
 export interface SampleTensor {
   readonly shape: readonly number[];
-  /** 'real' stands for the dtype under test (f32, bf16, ...). */
-  readonly dtype: DType | 'real';
+  /** 'real' stands for the dtype under test (f32, bf16, ...), 'activation' for what activations are beside weights of it (f32 beside f16). */
+  readonly dtype: DType | 'real' | 'activation';
   readonly values: ArrayLike<number>;
 }
 
@@ -27,7 +27,7 @@ export interface Sample<A extends Attributes> {
   readonly ins: readonly SampleTensor[];
   readonly inouts?: readonly SampleTensor[];
   /** dtypes of the outputs, where a caller may choose others than `infer` says. */
-  readonly outs?: readonly (DType | 'real')[];
+  readonly outs?: readonly (DType | 'real' | 'activation')[];
   /** Largest magnitude of the terms an output element sums, for ops whose terms may cancel to far less: errors are judged against it. */
   readonly terms?: number;
   readonly attributes: A;

@@ -128,7 +128,7 @@ describe('ops', () => {
         const sample = op.sample(new Random(seed));
         const weight = weightsOf[op.name];
         sample.ins.forEach((input, subject) => {
-          if (input.dtype !== 'real' || subject === weight) return;
+          if ((input.dtype !== 'real' && input.dtype !== 'activation') || subject === weight) return;
           const ins = sample.ins.map((t, i) => (i === weight ? parameter('w', t.shape, t.values) : place(t)));
           compared += check({
             arriving: ins[subject]!,

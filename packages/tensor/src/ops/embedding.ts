@@ -1,4 +1,5 @@
 // Rows of a table by token id; and Rows, the gradient term that sums them by id in token order.
+import { activationOf } from '../dtype.ts';
 import { LomoError, shapeError } from '../errors.ts';
 import type { Compact, FactorStores, Term } from '../grad.ts';
 import { Grad } from '../grad.ts';
@@ -75,15 +76,15 @@ class Rows implements Term {
   }
 }
 
-/** y[t] = w[ids[t]]. */
+/** y[t] = w[ids[t]], in the dtype of activations beside w. */
 export const embeddingOp: Op<Record<never, number>> = defineOp({
   name: 'embedding',
   attributes: [],
-  dtypes: ['f32', 'bf16'],
+  dtypes: ['f32', 'bf16', 'f16'],
   infer: (ins) => {
     const [ids, w] = [ins[0]!, ins[1]!];
     if (ids.shape.length !== 1 || w.shape.length !== 2 || ids.dtype !== 'i32') throw shapeError('embedding', 'ids i32 [T] and w [V, h]', [ids.shape, w.shape]);
-    return [{ shape: [dimOf(ids, 0), dimOf(w, 1)], dtype: w.dtype }];
+    return [{ shape: [dimOf(ids, 0), dimOf(w, 1)], dtype: activationOf(w.dtype) }];
   },
   reference: ({ ins, outs }) => {
     const [ids, w] = [ins[0]!, ins[1]!];

@@ -87,12 +87,11 @@ function evaluate(x: Tensor, w: Tensor, head: { readonly targets: Tensor } & Hea
   finishLoss(head);
 }
 
-/** `logits` in the dtype products with `like` need; itself for f32. */
-function operand(logits: Tensor, like: Tensor, scratch: Tensor | null): Tensor {
+/** `logits` in the dtype of activations, in `scratch`; themselves where that is f32. */
+function operand(logits: Tensor, scratch: Tensor | null): Tensor {
   if (scratch === null) return logits;
   const cast = scratch.rows(0, logits.shape[0]!);
   logits.device.run(castOp, { ins: [logits], outs: [cast] }, {});
-  if (cast.dtype !== like.dtype) throw new LomoError('DTypeError', `head: ${cast.dtype} logits against ${like.dtype} weights`);
   return cast;
 }
 
@@ -105,7 +104,7 @@ function chunksBackward(call: Call<HeadOptions>, needs: readonly boolean[]): (Te
   const dw = needs[1] === true ? call.accumulator(1) : null;
   let fresh = dw?.fresh ?? false;
   using logits = device.allocate({ shape: [rows, w.shape[0]!], dtype: 'f32' }, 'logits');
-  using narrow = w.dtype === 'f32' ? null : device.allocate({ shape: [rows, w.shape[0]!], dtype: w.dtype }, 'logits');
+  using narrow = x.dtype === 'f32' ? null : device.allocate({ shape: [rows, w.shape[0]!], dtype: x.dtype }, 'logits');
   using lse = device.allocate({ shape: [rows], dtype: 'f32' }, 'workspace');
   for (const { from, to } of chunks(x.shape[0]!, size)) {
     const part = logits.rows(0, to - from);
@@ -116,7 +115,7 @@ function chunksBackward(call: Call<HeadOptions>, needs: readonly boolean[]): (Te
       { ins: [targets.rows(from, to), head.step.scalars], inouts: [part], outs: [head.tokenLoss.rows(from, to), lse.rows(0, to - from)] },
       { grad: 1 },
     );
-    const dlogits = operand(part, w, narrow);
+    const dlogits = operand(part, narrow);
     if (dx !== null) matmul(dlogits, w, { into: dx.rows(from, to) });
     if (dw !== null) weightGrad(dw.tensor, dlogits, xs, { row: 0, add: !fresh });
     fresh = false;
@@ -232,13 +231,13 @@ class VocabularyTiles implements Term {
     const rows = w.rows(range.from, range.to);
     const height = Math.min(size, x.shape[0]!);
     using logits = device.allocate({ shape: [height, width], dtype: 'f32' }, 'logits');
-    using narrow = w.dtype === 'f32' ? null : device.allocate({ shape: [height, width], dtype: w.dtype }, 'logits');
+    using narrow = x.dtype === 'f32' ? null : device.allocate({ shape: [height, width], dtype: x.dtype }, 'logits');
     let add = dw?.add ?? false;
     for (const { from, to } of chunks(x.shape[0]!, size)) {
       const part = logits.rows(0, to - from);
       matmul(x.rows(from, to), rows, { tb: true, into: part });
       device.run(crossEntropyGradOp, { ins: [targets.rows(from, to), lse.rows(from, to), scalars], inouts: [part] }, { column: range.from });
-      const dlogits = operand(part, w, narrow);
+      const dlogits = operand(part, narrow);
       if (this.pending !== null) {
         const dx = this.pending.rows(from, to);
         if (range.from === 0) matmul(dlogits, rows, { into: dx });

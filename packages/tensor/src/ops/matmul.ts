@@ -61,7 +61,7 @@ const size = (shape: readonly number[]): number => shape.reduce((a, b) => a * b,
 export const matmulOp: Op<MatmulAttributes> = defineOp({
   name: 'matmul',
   attributes: ['ta', 'tb', 'alpha'],
-  dtypes: ['f32', 'bf16'],
+  dtypes: ['f32', 'bf16', 'f16'],
   infer: (ins, t) => {
     const [a, b, bias] = ins as [Spec, Spec, Spec?];
     const { m, n } = sizes('matmul', a, b, t);
@@ -78,8 +78,9 @@ export const matmulOp: Op<MatmulAttributes> = defineOp({
   },
   sample: (random) => {
     const s = sampleOperands(random);
-    const real = (shape: number[]) => ({ shape, dtype: 'real' as const, values: random.normal(size(shape)) });
-    return { ins: [real(s.a), real(s.b), ...(s.bias ? [real([s.c[1]!])] : [])], outs: [random.pick(['real', 'f32'])], attributes: s.attributes };
+    const operand = (shape: number[], dtype: 'activation' | 'real') => ({ shape, dtype, values: random.normal(size(shape)) });
+    const bias = s.bias ? [operand([s.c[1]!], 'real')] : [];
+    return { ins: [operand(s.a, 'activation'), operand(s.b, 'real'), ...bias], outs: [random.pick(['activation', 'f32'])], attributes: s.attributes };
   },
 });
 
@@ -87,7 +88,7 @@ export const matmulOp: Op<MatmulAttributes> = defineOp({
 export const matmulAddOp: Op<MatmulAttributes> = defineOp({
   name: 'matmul_add',
   attributes: ['ta', 'tb', 'alpha'],
-  dtypes: ['f32', 'bf16'],
+  dtypes: ['f32', 'bf16', 'f16'],
   infer: (ins, t, inouts) => {
     const { m, n } = sizes('matmul_add', ins[0]!, ins[1]!, t);
     const c = inouts[0]!;
@@ -102,8 +103,8 @@ export const matmulAddOp: Op<MatmulAttributes> = defineOp({
   flops: matmulOp.flops,
   sample: (random) => {
     const s = sampleOperands(random);
-    const real = (shape: number[]) => ({ shape, dtype: 'real' as const, values: random.normal(size(shape)) });
-    return { ins: [real(s.a), real(s.b)], inouts: [{ ...real(s.c), dtype: random.pick(['real', 'f32']) }], attributes: s.attributes };
+    const operand = (shape: number[], dtype: 'activation' | 'real' | 'f32') => ({ shape, dtype, values: random.normal(size(shape)) });
+    return { ins: [operand(s.a, 'activation'), operand(s.b, 'real')], inouts: [operand(s.c, random.pick(['activation', 'f32']))], attributes: s.attributes };
   },
 });
 

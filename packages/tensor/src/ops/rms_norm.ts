@@ -11,7 +11,7 @@ import { addTokenRow } from './token_sum.ts';
 export const rmsNormBackwardOp: Op<{ readonly start: number }> = defineOp({
   name: 'rms_norm_backward',
   attributes: ['start'],
-  dtypes: ['f32', 'bf16'],
+  dtypes: ['f32', 'bf16', 'f16'],
   infer: (ins) => [{ shape: ins[0]!.shape, dtype: ins[0]!.dtype }],
   reference: ({ ins, inouts, outs }, { start }, { chunk }) => {
     const [x, w, rstd, dy] = ins.map((v) => v.data) as [Float64Array, Float64Array, Float64Array, Float64Array];
@@ -34,10 +34,10 @@ export const rmsNormBackwardOp: Op<{ readonly start: number }> = defineOp({
     const [w, dy] = [random.normal(h, 0.3, 1), random.normal(rows * h)];
     return {
       ins: [
-        { shape: [rows, h], dtype: 'real', values: x },
+        { shape: [rows, h], dtype: 'activation', values: x },
         { shape: [h], dtype: 'real', values: w },
         { shape: [rows], dtype: 'f32', values: rstd },
-        { shape: [rows, h], dtype: 'real', values: dy },
+        { shape: [rows, h], dtype: 'activation', values: dy },
       ],
       // In a narrow row dy w rstd and the projection that is taken from it are nearly equal.
       terms: dy.reduce((most, d, i) => Math.max(most, Math.abs(d * w[i % h]! * rstd[Math.floor(i / h)]!)), 0),
@@ -51,7 +51,7 @@ export const rmsNormBackwardOp: Op<{ readonly start: number }> = defineOp({
 export const rmsNormOp: Op<{ readonly eps: number }> = defineOp({
   name: 'rms_norm',
   attributes: ['eps'],
-  dtypes: ['f32', 'bf16'],
+  dtypes: ['f32', 'bf16', 'f16'],
   infer: (ins) => {
     const [x, w] = [ins[0]!, ins[1]!];
     const [rows, h] = matrixOf(x.shape);
@@ -87,7 +87,7 @@ export const rmsNormOp: Op<{ readonly eps: number }> = defineOp({
     const [rows, h] = [random.int(1, 20), random.int(1, 140)];
     return {
       ins: [
-        { shape: [rows, h], dtype: 'real', values: random.normal(rows * h) },
+        { shape: [rows, h], dtype: 'activation', values: random.normal(rows * h) },
         { shape: [h], dtype: 'real', values: random.normal(h, 0.3, 1) },
       ],
       attributes: { eps: 1e-5 },
