@@ -43,13 +43,13 @@ function passesOf(device: Device, optimizer: Optimizer, options: { readonly side
     {
       name: 'after backward',
       settle: (p, g, { order }) => void aside.push({ p, g: new Grad(device, p.shape, [new Dense(g.value())]), order }),
-      finish: (step) => {
+      finish: async (step) => {
         options.onUpdate();
         for (const { p, g, order } of aside.splice(0)) {
           update.settle(p, g, { step, order });
           g.release();
         }
-        update.finish(step);
+        await update.finish(step);
       },
     },
   ];

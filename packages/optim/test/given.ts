@@ -55,7 +55,7 @@ export class Given {
         pass.settle(p, grad, { step: this.step, order });
         grad.release();
       });
-      pass.finish(this.step);
+      await pass.finish(this.step);
     }
     return this.step.outcome();
   }

@@ -100,7 +100,7 @@ export class Trial {
         pass.settle(p, dense, { step, order });
         dense.release();
       });
-      pass.finish(step);
+      await pass.finish(step);
     }
     for (const { g } of aside) g.dispose();
     return result;

@@ -2,7 +2,7 @@
 import type { LanguageModel, ModelFamily } from '@lomo/models';
 import { createModel, generate } from '@lomo/models';
 import type { JsonObject } from '@lomo/models';
-import type { Clip, Rule } from '@lomo/optim';
+import type { Clip, Rule, SpillStore } from '@lomo/optim';
 import { Optimizer } from '@lomo/optim';
 import type { BatchShape, HostBatch, MemoryPlan } from '@lomo/parallel';
 import { makePlan, Program } from '@lomo/parallel';
@@ -19,10 +19,15 @@ export interface Blueprint {
   readonly shape: BatchShape & { readonly microBatches: number };
   /** Whether tapes are kept from forward to backward. */
   readonly keeps: boolean;
+  /** How a step is judged before its first update, where it is. */
+  readonly by: JudgedBy;
   /** Room for text: prompt and new tokens; 0 for a run that never generates. */
   readonly generates: { readonly prompt: number; readonly fresh: number };
   readonly evaluates: boolean;
 }
+
+/** A second backward, or gradients put aside: in the arena, or in a file. */
+export type JudgedBy = Exclude<RunConfig['clip_by'], 'auto'>;
 
 export interface Assembly {
   readonly device: Device;
@@ -31,9 +36,10 @@ export interface Assembly {
   readonly program: Program;
 }
 
-/** Builds everything that lives as long as the run. */
-export function assemble(device: Device, blueprint: Blueprint): Assembly {
-  const { config, json, families, rule, shape, keeps } = blueprint;
+/** Builds everything that lives as long as the run; `store` is where gradients are put aside with `by: 'file'`. */
+export function assemble(device: Device, blueprint: Blueprint, store: SpillStore | null = null): Assembly {
+  const { config, json, families, rule, shape, keeps, by } = blueprint;
+  if (by === 'file' && store === null) throw new LomoError('ConfigError', 'clip_by: file needs a file');
   const model = createModel(json, device, { families, dtype: config.dtype, maxLength: shape.maxLength });
   const clip = clipOf(config);
   const optimizer = new Optimizer(device, model.parameters, {
@@ -41,6 +47,8 @@ export function assemble(device: Device, blueprint: Blueprint): Assembly {
     ...(clip === null ? {} : { clip }),
     weightDecay: config.weight_decay,
     rounding: config.rounding,
+    atomic: config.atomic,
+    ...(by === 'two-pass' ? {} : { spill: by === 'memory' ? by : store! }),
   });
   const last = model.stages.length - 1;
   const program = new Program(device, model, {
@@ -70,11 +78,21 @@ export function clipOf(config: RunConfig): Clip | null {
   }
 }
 
+/** A plan, and what its step puts aside. */
+export interface RunPlan extends MemoryPlan {
+  /** Bytes of gradients that one step spills; 0 where nothing is. */
+  readonly spilled: number;
+}
+
+/** Takes bytes and gives zeros: a plan's. */
+const dryStore: SpillStore = { write: () => Promise.resolve(), read: () => Promise.resolve() };
+
 /** Runs the blueprint without data for `backend`: set-up, one step, one evaluation, one text. */
-export function planRun(backend: Backend, blueprint: Blueprint): Promise<MemoryPlan> {
-  return makePlan(backend, function* (device) {
+export async function planRun(backend: Backend, blueprint: Blueprint): Promise<RunPlan> {
+  let spilled = 0;
+  const plan = await makePlan(backend, function* (device) {
     let made: Assembly | null = null;
-    const parts = (): Assembly => (made ??= assemble(device, blueprint));
+    const parts = (): Assembly => (made ??= assemble(device, blueprint, dryStore));
     yield { name: 'setup', run: () => void parts() };
     const { tokens, maxSegments, microBatches } = blueprint.shape;
     const empty = emptyBatch(tokens, maxSegments);
@@ -84,6 +102,7 @@ export function planRun(backend: Backend, blueprint: Blueprint): Promise<MemoryP
       run: async () => {
         const { program, optimizer } = parts();
         await program.run({ ...step, passes: optimizer.passes });
+        spilled = optimizer.spilledBytes;
       },
     };
     if (blueprint.evaluates) {
@@ -106,6 +125,7 @@ export function planRun(backend: Backend, blueprint: Blueprint): Promise<MemoryP
       };
     }
   });
+  return { ...plan, spilled };
 }
 
 /** A micro-batch of nothing: the shape of a plan. */

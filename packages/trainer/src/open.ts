@@ -8,11 +8,14 @@ import { underPlan } from '@lomo/parallel';
 import type { Backend } from '@lomo/tensor';
 import { Device, LomoError } from '@lomo/tensor';
 import type { Assembly, Blueprint } from './assemble.ts';
-import { assemble, planRun } from './assemble.ts';
+import { assemble } from './assemble.ts';
+import type { Rates } from './choice.ts';
+import { assertFits, candidatesOf, explain, pick } from './choice.ts';
 import type { RunConfig } from './config.ts';
 import { openRunData } from './data.ts';
 import type { Choice } from './session.ts';
-import { freshTokens, Session } from './session.ts';
+import { freshTokens, rootOf, Session } from './session.ts';
+import { SpillFile } from './spill_file.ts';
 
 /** Rules by the name `optim` takes. */
 export const builtInRules: readonly Rule[] = [lomo, adalomo(), adamw(), sgd];
@@ -20,8 +23,10 @@ export const builtInRules: readonly Rule[] = [lomo, adalomo(), adamw(), sgd];
 export interface SessionInput {
   readonly config: RunConfig;
   readonly backend: Backend;
-  /** Bytes this run may take; decides whether tapes are kept. */
+  /** Bytes this run may take; decides whether tapes are kept and where gradients are put aside. */
   readonly memory: number;
+  /** What estimates of time are made from; assumed ones unless given. */
+  readonly rates?: Rates;
   /** Beside the built-in ones, from plugins. */
   readonly rules?: readonly Rule[];
   readonly families?: readonly ModelFamily[];
@@ -34,9 +39,6 @@ export interface SessionInput {
   readonly files?: Files;
 }
 
-/** Share of the memory that kept tapes may fill. */
-const keepShare = 0.8;
-
 /** Opens a run: reads, checks, plans, reserves, loads. Nothing is trained yet. The first failing check throws; nothing is left behind. */
 export async function openSession(input: SessionInput): Promise<Session> {
   const { config, backend, signal } = input;
@@ -47,12 +49,13 @@ export async function openSession(input: SessionInput): Promise<Session> {
   const model = familyOf(json, families).parseConfig(json);
   phase('tokenizing');
   const tokenizer = await openTokenizer(folder);
+  let spill: SpillFile | null = null;
   try {
     const data = await openRunData(config, { tokenizer, vocabSize: model.vocabSize, ...(signal === undefined ? {} : { signal }) });
     const { train, held } = data;
     phase('planning');
     const rule = ruleOf(config, [...(input.rules ?? []), ...builtInRules]);
-    const blueprint: Omit<Blueprint, 'keeps'> = {
+    const blueprint: Omit<Blueprint, 'keeps' | 'by'> = {
       config,
       json,
       families,
@@ -61,33 +64,24 @@ export async function openSession(input: SessionInput): Promise<Session> {
       generates: { prompt: config.max_seq_length, fresh: freshTokens },
       evaluates: held !== null,
     };
-    const { plan, keeps, choices } = await choose(backend, blueprint, { memory: input.memory, checkpointing: config.gradient_checkpointing });
+    const { memory, rates, files = nodeFiles } = input;
+    const candidates = await candidatesOf(backend, blueprint, rates);
+    const chosen = pick(candidates, memory);
+    assertFits(chosen, memory);
+    const { plan, keeps, by } = chosen;
+    const choices = explain(config, candidates, { chosen, memory, ...(rates === undefined ? {} : { rates }) });
+    if (by === 'file') spill = await SpillFile.open(config.spill_dir ?? rootOf(config), { files, bytes: plan.spilled });
     const device = new Device(backend, { bytes: plan.extent });
-    const assembly = await underPlan(device, plan, { name: 'setup', body: () => assemble(device, { ...blueprint, keeps }) });
-    const session = new Session({ config, assembly, plan, choices: [...data.choices, ...choices, ...programChoices(assembly)], tokenizer, train, held, heldSteps: data.heldSteps, schedule: data.steps, machine: input.machine ?? {}, files: input.files ?? nodeFiles });
+    const assembly = await underPlan(device, plan, { name: 'setup', body: () => assemble(device, { ...blueprint, keeps, by }, spill) });
+    const session = new Session({ config, assembly, plan, choices: [...data.choices, ...choices, ...programChoices(assembly)], tokenizer, train, held, heldSteps: data.heldSteps, schedule: data.steps, machine: input.machine ?? {}, files, spill });
     phase('loading weights');
     await session.begin();
     return session;
   } catch (error) {
+    await spill?.[Symbol.asyncDispose]();
     await tokenizer.close();
     throw error;
   }
-}
-
-async function choose(backend: Backend, blueprint: Omit<Blueprint, 'keeps'>, options: { memory: number; checkpointing: RunConfig['gradient_checkpointing'] }) {
-  const { memory, checkpointing } = options;
-  const mebibytes = (n: number): string => `${(n / 2 ** 20).toFixed(1)} MiB`;
-  const recomputing = await planRun(backend, { ...blueprint, keeps: false });
-  const keeping = checkpointing === true ? null : await planRun(backend, { ...blueprint, keeps: true });
-  const fits = keeping !== null && keeping.extent <= keepShare * memory;
-  const keeps = keeping !== null && (checkpointing === false || fits);
-  const plan = keeps ? keeping : recomputing;
-  if (plan.extent > memory) {
-    throw new LomoError('DoesNotFit', `the run needs ${mebibytes(plan.extent)}, ${mebibytes(memory)} are free; lower per_device_train_batch_size or max_seq_length, or set gradient_checkpointing: true`, { needed: plan.extent, memory });
-  }
-  const both = keeping === null ? '' : ` (kept ${mebibytes(keeping.extent)}, recomputed ${mebibytes(recomputing.extent)}, free ${mebibytes(memory)})`;
-  const why = checkpointing === 'auto' ? (keeps ? 'they fit' : 'kept they would not fit') : 'as the run asks';
-  return { plan, keeps, choices: [{ name: 'activations', value: keeps ? 'kept' : 'recomputed', reason: `${why}${both}` }] };
 }
 
 function programChoices({ program }: Assembly): Choice[] {

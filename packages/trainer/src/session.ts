@@ -16,6 +16,7 @@ import { PlannedProgram } from './planned.ts';
 import type { TrainerState } from './state.ts';
 import type { Completion } from './texts.ts';
 import { complete } from './texts.ts';
+import { TracedProgram } from './traced.ts';
 
 /** A choice that the plan or the data made, with the number behind it. */
 export interface Choice {
@@ -40,6 +41,8 @@ export interface SessionParts {
   readonly schedule: Steps;
   readonly machine: Readonly<Record<string, string>>;
   readonly files: Files;
+  /** The file that gradients are put aside in, where there is one. */
+  readonly spill: AsyncDisposable | null;
 }
 
 export class Session implements Course {
@@ -51,7 +54,7 @@ export class Session implements Course {
   readonly train: Dataset;
   readonly held: Dataset | null;
   readonly schedule: Steps;
-  readonly program: Course['program'];
+  readonly program: TracedProgram;
   readonly root: string;
   readonly seed: number;
   readonly steps: number;
@@ -62,6 +65,7 @@ export class Session implements Course {
   private bestStep: number | null = null;
   private readonly machine: Readonly<Record<string, string>>;
   private readonly files: Files;
+  private readonly spill: AsyncDisposable | null;
   private readonly heldSteps: Steps | null;
   private readonly rates: (i: number) => number;
 
@@ -76,12 +80,13 @@ export class Session implements Course {
     this.held = parts.held;
     this.heldSteps = parts.heldSteps;
     this.schedule = parts.schedule;
-    this.program = new PlannedProgram(parts.assembly.program, parts.plan);
-    this.root = parts.config.output_dir ?? `runs/${parts.config.run_name}`;
+    this.program = new TracedProgram(new PlannedProgram(parts.assembly.program, parts.plan), parts.assembly.device);
+    this.root = rootOf(parts.config);
     this.seed = parts.config.seed;
     this.steps = parts.schedule.length;
     this.machine = parts.machine;
     this.files = parts.files;
+    this.spill = parts.spill;
     this.rates = schedule({
       name: parts.config.lr_scheduler_type,
       lr: learningRateOf(parts.config),
@@ -200,12 +205,18 @@ export class Session implements Course {
   /** Ends worker threads and gives the memory back. */
   async close(): Promise<void> {
     await this.tokenizer.close();
+    await this.spill?.[Symbol.asyncDispose]();
     this.assembly.device.free();
   }
 }
 
+/** The folder that a run writes to. */
+export function rootOf(config: RunConfig): string {
+  return config.output_dir ?? `runs/${config.run_name}`;
+}
+
 /** What the weights of a run depend on, beside the model it begins with and the machine. */
 function fingerprintOf(config: RunConfig, data: Dataset): string {
-  const { output_dir: _o, run_name: _n, report_to: _r, logging_steps: _l, eval_steps: _e, save_steps: _s, save_minutes: _m, save_total_limit: _t, resume_from_checkpoint: _c, threads: _th, gradient_checkpointing: _g, eval_datasets: _ed, ...rest } = config;
+  const { output_dir: _o, run_name: _n, report_to: _r, logging_steps: _l, eval_steps: _e, save_steps: _s, save_minutes: _m, save_total_limit: _t, resume_from_checkpoint: _c, threads: _th, gradient_checkpointing: _g, eval_datasets: _ed, clip_by: _cb, spill_dir: _sd, ...rest } = config;
   return createHash('sha256').update(JSON.stringify(rest)).update(data.fingerprint).digest('hex');
 }

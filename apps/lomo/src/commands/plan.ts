@@ -1,7 +1,8 @@
 // lomo plan: what a run will need, by category, from the program run without data.
 import { openTokenizer } from '@lomo/data';
 import { builtInFamilies, familyOf, readConfig } from '@lomo/models';
-import { builtInRules, freshTokens, openRunData, planRun } from '@lomo/trainer';
+import { builtInRules, candidatesOf, explain, freshTokens, openRunData, pick } from '@lomo/trainer';
+import type { Choice } from '@lomo/trainer';
 import type { MemoryPlan } from '@lomo/parallel';
 import { categories } from '@lomo/tensor';
 import { openBackend, freeMemory } from '../backends.ts';
@@ -23,13 +24,16 @@ export async function plan(path: string, overrides: Readonly<Record<string, unkn
   // The data decide how many segments a batch holds, so they are read: what is printed is what `lomo train` will reserve.
   const { shape, held } = await openRunData(config, { tokenizer, vocabSize });
   const made: { readonly name: string; readonly plan: MemoryPlan }[] = [];
-  for (const rule of [config.optim, ...['lomo', 'adalomo', 'adamw'].filter((name) => name !== config.optim)]) {
-    for (const keeps of [true, false]) {
-      const found = rules.find(({ name }) => name === rule);
-      if (found === undefined) continue;
-      const blueprint = { config: { ...config, optim: rule }, json, families, rule: found, shape, keeps, generates: { prompt: config.max_seq_length, fresh: freshTokens }, evaluates: held !== null };
-      made.push({ name: `${rule}, ${keeps ? 'kept' : 'recomputed'}`, plan: await planRun(backend, blueprint) });
-    }
+  const memory = freeMemory();
+  let choices: readonly Choice[] = [];
+  for (const optim of [config.optim, ...['lomo', 'adalomo', 'adamw'].filter((name) => name !== config.optim)]) {
+    const rule = rules.find(({ name }) => name === optim);
+    if (rule === undefined) continue;
+    const own = { ...config, optim, gradient_checkpointing: 'auto' as const };
+    const candidates = await candidatesOf(backend, { config: own, json, families, rule, shape, generates: { prompt: config.max_seq_length, fresh: freshTokens }, evaluates: held !== null });
+    const chosen = pick(candidates, memory);
+    if (optim === config.optim) choices = explain(own, candidates, { chosen, memory }).filter(({ name }) => name !== 'activations');
+    for (const keeps of [true, false]) made.push({ name: `${optim}, ${keeps ? 'kept' : 'recomputed'}`, plan: candidates.find((c) => c.by === chosen.by && c.keeps === keeps)!.plan });
   }
   if (options.json === true) {
     screen.line(JSON.stringify(made.map(({ name, plan: p }) => ({ name, extent: p.extent, peak: p.peak, byCategory: p.byCategory, atPeak: p.atPeak, flops: Object.fromEntries(p.flops) })), null, 2));
@@ -45,8 +49,9 @@ export async function plan(path: string, overrides: Readonly<Record<string, unkn
       ['peak', ...made.map(({ plan: p }) => bytes(p.peak))],
       ['fragmentation', ...made.map(({ plan: p }) => bytes(p.extent - p.peak))],
       ['reserved', ...made.map(({ plan: p }) => bytes(p.extent))],
-      ['of what is free', ...made.map(({ plan: p }) => percent(p.extent / freeMemory()))],
+      ['of what is free', ...made.map(({ plan: p }) => percent(p.extent / memory))],
       ['GFLOP a step', ...made.map(({ plan: p }) => ((p.flops.get('step') ?? 0) / 1e9).toFixed(1))],
     ]),
   );
+  for (const { name, value, reason } of choices) screen.line(`\n${name} ${value}: ${reason}`);
 }

@@ -68,7 +68,7 @@ function roundedOf(engine: Engine | null, [low, high]: readonly [number, number]
     const grad = new Grad(device, p.shape, [new Dense(g)]);
     for (const pass of optimizer.passes) {
       pass.settle(p, grad, { step, order: 0 });
-      pass.finish(step);
+      await pass.finish(step);
     }
     grad.release();
     return Array.from(await device.read(p));

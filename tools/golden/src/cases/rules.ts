@@ -70,7 +70,7 @@ function apply({ engine }: Context, entry: RuleEntry, given: { readonly golden: 
     const found: Step[] = [];
     for (let t = 1; t <= steps; t++) {
       step.begin({ step: t, seed: 0, lr: entry.lr, trained: 1 });
-      settleAll(device, { optimizer, step, parameters, gradients: under(golden, `gradient/${t}/`) });
+      await settleAll(device, { optimizer, step, parameters, gradients: under(golden, `gradient/${t}/`) });
       found.push({ ...(await readAll(device, optimizer, parameters)), coefficient: (await step.outcome()).clipCoefficient });
     }
     return found;
@@ -85,7 +85,7 @@ interface Update {
 }
 
 /** Settles every parameter in every pass, as the walk back does. */
-function settleAll(device: Device, { optimizer, step, parameters, gradients }: Update): void {
+async function settleAll(device: Device, { optimizer, step, parameters, gradients }: Update): Promise<void> {
   for (const pass of optimizer.passes) {
     for (const [order, p] of parameters.entries()) {
       const values = gradients.get(p.path)?.values;
@@ -96,7 +96,7 @@ function settleAll(device: Device, { optimizer, step, parameters, gradients }: U
       pass.settle(p, grad, { step, order });
       grad.release();
     }
-    pass.finish(step);
+    await pass.finish(step);
   }
 }
 

@@ -1,0 +1,112 @@
+// What the plan decides: tapes kept or recomputed, and how a step is judged before its first update. Every candidate is run dry; the fastest that fits is taken.
+import type { Backend } from '@lomo/tensor';
+import { LomoError } from '@lomo/tensor';
+import type { Blueprint, JudgedBy, RunPlan } from './assemble.ts';
+import { clipOf, planRun } from './assemble.ts';
+import type { RunConfig } from './config.ts';
+import type { Choice } from './session.ts';
+
+/** What a machine does in a second, where nobody has measured it. */
+export interface Rates {
+  /** Floating-point operations. */
+  readonly flops: number;
+  /** Bytes copied in memory. */
+  readonly memory: number;
+  /** Bytes written to, or read from, a disk. */
+  readonly disk: number;
+}
+
+/** Two cores with AVX-512, and a plain SSD. */
+export const assumedRates: Rates = { flops: 200e9, memory: 8e9, disk: 0.5e9 };
+
+export interface Candidate {
+  readonly keeps: boolean;
+  readonly by: JudgedBy;
+  readonly plan: RunPlan;
+  /** Of one step, estimated. */
+  readonly seconds: number;
+}
+
+export interface ChoiceOptions {
+  /** Bytes this run may take. */
+  readonly memory: number;
+  readonly rates?: Rates;
+}
+
+/** Share of the memory that kept tapes and gradients put aside may fill. */
+const extraShare = 0.8;
+
+/** True when every step is judged whole before its first update. */
+export function isJudgedFirst(config: RunConfig): boolean {
+  const clip = clipOf(config);
+  return config.atomic || config.dtype === 'f16' || (clip?.norm !== undefined && clip.scope !== 'parameter');
+}
+
+/** Every way of running that the configuration leaves open, planned, fastest first. */
+export async function candidatesOf(backend: Backend, blueprint: Omit<Blueprint, 'keeps' | 'by'>, rates: Rates = assumedRates): Promise<readonly Candidate[]> {
+  const { config } = blueprint;
+  const { gradient_checkpointing: checkpointing, clip_by: wish } = config;
+  const ways: readonly JudgedBy[] = !isJudgedFirst(config) ? ['two-pass'] : wish === 'auto' ? ['two-pass', 'memory', 'file'] : [wish];
+  const found: Candidate[] = [];
+  for (const keeps of checkpointing === 'auto' ? [true, false] : [!checkpointing]) {
+    for (const by of ways) {
+      const plan = await planRun(backend, { ...blueprint, keeps, by });
+      found.push({ keeps, by, plan, seconds: stepFlops(plan) / rates.flops + spillSeconds(config, { by, plan }, rates) });
+    }
+  }
+  return found.toSorted((a, b) => a.seconds - b.seconds);
+}
+
+/** The fastest candidate that leaves room; the smallest where none does. */
+export function pick(candidates: readonly Candidate[], memory: number): Candidate {
+  return candidates.find(({ plan }) => plan.extent <= extraShare * memory) ?? candidates.toSorted((a, b) => a.plan.extent - b.plan.extent)[0]!;
+}
+
+/** Throws DoesNotFit. */
+export function assertFits({ plan: { extent: needed } }: Candidate, memory: number): void {
+  if (needed <= memory) return;
+  throw new LomoError('DoesNotFit', `the run needs ${mebibytes(needed)}, ${mebibytes(memory)} are free; lower per_device_train_batch_size or max_seq_length, or set gradient_checkpointing: true and clip_by: two-pass`, { needed, memory });
+}
+
+/** What was chosen and why, for a screen. */
+export function explain(config: RunConfig, candidates: readonly Candidate[], { chosen, memory, rates = assumedRates }: { readonly chosen: Candidate; readonly memory: number; readonly rates?: Rates }): Choice[] {
+  const extent = (keeps: boolean): number | undefined => candidates.find((c) => c.by === chosen.by && c.keeps === keeps)?.plan.extent;
+  const [kept, recomputed] = [extent(true), extent(false)];
+  const both = kept === undefined || recomputed === undefined ? '' : ` (kept ${mebibytes(kept)}, recomputed ${mebibytes(recomputed)}, free ${mebibytes(memory)})`;
+  const why = config.gradient_checkpointing === 'auto' ? (chosen.keeps ? 'they fit' : 'kept they would not fit') : 'as the run asks';
+  const activations = { name: 'activations', value: chosen.keeps ? 'kept' : 'recomputed', reason: `${why}${both}` };
+  return isJudgedFirst(config) ? [activations, { name: 'clip', value: chosen.by, reason: judgement(config, candidates, { chosen, rates }) }] : [activations];
+}
+
+function judgement(config: RunConfig, candidates: readonly Candidate[], { chosen, rates }: { readonly chosen: Candidate; readonly rates: Rates }): string {
+  const beside = candidates.filter((c) => c.keeps === chosen.keeps);
+  const least = Math.min(...beside.map(({ plan }) => stepFlops(plan)));
+  const words = beside.map((c): string => {
+    const seconds = c.by === 'two-pass' ? (stepFlops(c.plan) - least) / rates.flops : spillSeconds(config, c, rates);
+    const work = c.by === 'two-pass' ? `${((stepFlops(c.plan) - least) / 1e9).toFixed(2)} GFLOP more` : `${mebibytes(c.plan.spilled)} put aside`;
+    return `${c.by} ${work}, ${spoken(seconds)}`;
+  });
+  if (words.length === 1) return `as the run asks${chosen.by === 'two-pass' ? '' : `: ${words[0]}`}`;
+  const cheapest = candidates[0]!;
+  const why = chosen.by === cheapest.by ? 'the cheapest' : `${cheapest.by} would be cheaper, and does not fit`;
+  const assumed = `assuming ${rates.flops / 1e9} GFLOP/s, memory ${rates.memory / 1e9} GB/s, disk ${rates.disk / 1e9} GB/s`;
+  return `${why} (${words.join('; ')} a step, ${assumed})`;
+}
+
+function stepFlops(plan: RunPlan): number {
+  return plan.flops.get('step') ?? 0;
+}
+
+/** Written once and read once; with f16 weights read once more, for the rehearsal. */
+function spillSeconds(config: RunConfig, { by, plan }: Pick<Candidate, 'by' | 'plan'>, rates: Rates): number {
+  if (by === 'two-pass') return 0;
+  return ((config.dtype === 'f16' ? 3 : 2) * plan.spilled) / (by === 'memory' ? rates.memory : rates.disk);
+}
+
+function mebibytes(n: number): string {
+  return `${(n / 2 ** 20).toFixed(1)} MiB`;
+}
+
+function spoken(seconds: number): string {
+  return seconds < 1 ? `${(1000 * seconds).toPrecision(2)} ms` : `${seconds.toPrecision(3)} s`;
+}
