@@ -1,9 +1,10 @@
 // The CPU backend: the verbs of @lomo/tensor over the native addon.
 import { LomoError } from '@lomo/tensor';
-import type { Backend, BackendTraits, Event, Kernel, KernelSignature, Memory, Operands, Place, Queue, Region } from '@lomo/tensor';
+import type { Backend, BackendTraits, Event, Kernel, KernelSignature, Memory, Operands, Place, Queue, Region, Stopwatch } from '@lomo/tensor';
 import { loadAddon, translate } from './native.ts';
 import type { Counters, Facts, Library, NativeBackend } from './native.ts';
 import { bytesOf, dtypeIndex, pack, packetLength, queueIndex } from './packet.ts';
+import { CpuStopwatch } from './stopwatch.ts';
 import { availableCores } from './threads.ts';
 
 /** Instruction sets the kernels are compiled for; 'portable' runs anywhere. */
@@ -68,6 +69,7 @@ export class CpuBackend implements Backend {
   readonly isa: string;
   /** What was opened at run time. */
   readonly libraries: readonly Library[];
+  readonly stopwatch: Stopwatch;
   private readonly packet = new Float64Array(packetLength);
   private readonly native: NativeBackend;
   private readonly sync: boolean;
@@ -86,6 +88,7 @@ export class CpuBackend implements Backend {
     this.isa = facts.isa;
     this.libraries = facts.libraries;
     this.sync = options.debug === 'sync';
+    this.stopwatch = new CpuStopwatch(this.native);
     // process.exit() runs no native clean-up hooks: without this the executor would still be inside a kernel while libraries unload.
     const { native } = this;
     this.onExit = () => native.stop();

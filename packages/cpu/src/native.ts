@@ -41,6 +41,10 @@ export interface NativeBackend {
   reserved(): number;
   counters(): Counters;
   facts(): Facts;
+  /** Commands are timed from now on; milliseconds count from this call. */
+  time(capacity: number): void;
+  /** [laps lost], then [kind, ticket, start, end] a command, oldest first. Blocks until the queue is empty. */
+  timed(): Float64Array;
   drain(): void;
   close(): Promise<void>;
   stop(): void;

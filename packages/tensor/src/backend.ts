@@ -59,6 +59,26 @@ export interface BackendTraits {
   readonly chunk: number;
 }
 
+/** A piece of work as the device did it; milliseconds as performance.now() counts them. */
+export interface TimedWork {
+  readonly kind: 'launch' | 'copy' | 'write' | 'read';
+  /** Of the event that enqueueing it returned. */
+  readonly ticket: number;
+  readonly start: number;
+  readonly end: number;
+}
+
+/**
+ * Tells when a device did what, in the order it did it. While it is off a backend does nothing for it; while it is on, results are the
+ * same bit for bit and nothing is reserved.
+ */
+export interface Stopwatch {
+  /** Times everything that runs from now on, and keeps the latest `capacity` pieces. Throws StopwatchRunning. */
+  start(capacity: number): void;
+  /** After all work enqueued so far: what was done since `start`, oldest first, and how many older pieces were not kept. */
+  stop(): Promise<{ readonly work: readonly TimedWork[]; readonly lost: number }>;
+}
+
 /**
  * The verbs of a backend. Enqueueing never waits; the first failure poisons the backend: queued work is skipped, every pending
  * `read` rejects with that error and the next `launch` throws it.
@@ -86,4 +106,6 @@ export interface Backend extends AsyncDisposable {
   read(from: Region): Promise<ArrayBuffer>;
   /** Bytes reserved by this backend's memories now. */
   reserved(): number;
+  /** Where the backend can tell when it did what; traces are made of it. */
+  readonly stopwatch?: Stopwatch;
 }

@@ -15,9 +15,31 @@ export interface Recorder {
   record<A>(application: Application<A>): void;
 }
 
-/** Hears of every launch: plans count FLOPs and bytes, traces name what ran. */
+/** A named stretch of a step. Parts nest. */
+export interface Part {
+  readonly phase: 'pass' | 'forward' | 'recompute' | 'backward' | 'settle';
+  /** The pass, the stage, or the parameter that settles. */
+  readonly name: string;
+  readonly microBatch?: number;
+}
+
+/** One launch as observers hear of it; its tensors and its workspace are live. */
+export interface Launched {
+  readonly ins: readonly Tensor[];
+  readonly inouts: readonly Tensor[];
+  readonly outs: readonly Tensor[];
+  readonly event: Event;
+}
+
+/** Hears of every launch: plans count FLOPs and bytes, traces name what ran and within which part of the step. */
 export interface LaunchObserver {
-  launched(op: Op, tensors: { ins: readonly Tensor[]; inouts: readonly Tensor[]; outs: readonly Tensor[] }, attributes: Attributes): void;
+  /** A launch is about to be prepared. */
+  launching?(op: Op): void;
+  /** It has been enqueued. */
+  launched(op: Op, launched: Launched, attributes: Attributes): void;
+  /** What is launched from now on belongs to `part`, until it is left. */
+  entered?(part: Part): void;
+  left?(): void;
 }
 
 export interface DeviceOptions {
@@ -141,6 +163,7 @@ export class Device {
 
   /** Runs an op without recording it. Throws ShapeError, MissingKernel, OutOfMemory, or the error that poisoned the backend. */
   run<A extends Attributes>(op: Op<A>, launch: Launch, attributes: A): Tensor[] {
+    this.observer?.launching?.(op as unknown as Op);
     const ins = launch.ins ?? [];
     const inouts = launch.inouts ?? [];
     const outs = launch.outs === undefined ? this.outputs(op, ins, inouts, attributes) : [...launch.outs];
@@ -148,13 +171,11 @@ export class Device {
     const values = op.attributes.map((name) => attributes[name] as number);
     const operands = { ins, inouts, outs, workspace: null };
     const scratch = this.backend.workspace(kernel, operands, values);
-    if (scratch > 0) {
-      const workspace = this.allocate({ shape: [scratch], dtype: 'u8' }, 'workspace');
-      this.backend.launch(kernel, { ins, inouts, outs, workspace }, values, 'compute');
-      workspace.dispose();
-    } else this.backend.launch(kernel, operands, values, 'compute');
+    const workspace = scratch > 0 ? this.allocate({ shape: [scratch], dtype: 'u8' }, 'workspace') : null;
+    const event = this.backend.launch(kernel, workspace === null ? operands : { ins, inouts, outs, workspace }, values, 'compute');
     this.launches++;
-    this.observer?.launched(op as unknown as Op, { ins, inouts, outs }, attributes);
+    this.observer?.launched(op as unknown as Op, { ins, inouts, outs, event }, attributes);
+    workspace?.dispose();
     return outs;
   }
 

@@ -38,3 +38,4 @@ export * from './shape.ts';
 export * from './step.ts';
 export * from './tape.ts';
 export * from './tensor.ts';
+export * from './trace.ts';

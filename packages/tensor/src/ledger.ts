@@ -95,7 +95,9 @@ export class Ledger {
     if (--entry.holds > 0) return;
     entry.settled = true;
     const grad = new Grad(this.device, parameter.shape, entry.terms);
+    this.device.observer?.entered?.({ phase: 'settle', name: parameter.path });
     this.options.settle(parameter, grad, this.order++);
+    this.device.observer?.left?.();
     parameter.version++;
     grad.release();
     entry.sites.clear();

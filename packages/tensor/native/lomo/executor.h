@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "lomo/command.h"
+#include "lomo/stopwatch.h"
 
 namespace lomo {
 
@@ -101,6 +102,21 @@ class Executor {
     ++waiting_;
     progressed_.wait(lock, [this] { return finished_.load(std::memory_order_relaxed) == pushed_ || stopped_; });
     --waiting_;
+  }
+
+  // Times every command that runs from now on. Throws StopwatchRunning.
+  void time(std::size_t capacity) {
+    if (stopwatch_ != nullptr) throw Error("StopwatchRunning", "the stopwatch is running: stop it first");
+    ++allocations_;
+    stopwatch_ = std::make_unique<Stopwatch>(capacity);
+    timing_.store(stopwatch_.get(), std::memory_order_release);
+  }
+
+  // Blocks until everything pushed so far is done, then hands the stopwatch over; null where none is running.
+  std::unique_ptr<Stopwatch> timed() {
+    drain();
+    timing_.store(nullptr, std::memory_order_release);
+    return std::move(stopwatch_);
   }
 
   // The reads and closes done since the last call, oldest first, linked by `next`; give each back.
@@ -198,7 +214,13 @@ class Executor {
         first_ = node->next;
         if (first_ == nullptr) last_ = nullptr;
       }
-      perform(*node);
+      if (Stopwatch* stopwatch = timing_.load(std::memory_order_acquire); stopwatch != nullptr) {
+        const std::int64_t start = monotonic_now();
+        perform(*node);
+        stopwatch->lap(*node, start);
+      } else {
+        perform(*node);
+      }
       node->failed = poisoned_.load(std::memory_order_relaxed);
       if (node->tag != nullptr) hand_over(std::exchange(node, nullptr));
     }
@@ -257,6 +279,7 @@ class Executor {
   std::size_t cached_ = 0;
   std::vector<Demand> demands_;
   std::uint64_t pushed_ = 0, allocations_ = 0, burst_ = 0, nodes_ = 0;
+  std::unique_ptr<Stopwatch> stopwatch_;
   // Shared.
   std::mutex mutex_;
   std::condition_variable arrived_, progressed_;
@@ -265,6 +288,7 @@ class Executor {
   int waiting_ = 0;
   std::atomic<std::uint64_t> finished_{0};
   std::atomic<bool> poisoned_{false};
+  std::atomic<Stopwatch*> timing_{nullptr};  // what the thread notes into, while somebody wants to know
   Failure failure_;
   std::thread thread_;  // last: it starts when all else is there
 };

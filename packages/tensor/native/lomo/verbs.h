@@ -37,7 +37,8 @@ class Verbs : public Napi::ObjectWrap<Verbs<D>> {
                                method<&Verbs::reserve>("reserve"), method<&Verbs::release>("release"), method<&Verbs::launch>("launch"),
                                method<&Verbs::workspace>("workspace"), method<&Verbs::copy>("copy"), method<&Verbs::write>("write"),
                                method<&Verbs::read>("read"), method<&Verbs::reserved>("reserved"), method<&Verbs::counters>("counters"),
-                               method<&Verbs::facts>("facts"), method<&Verbs::drain>("drain"), method<&Verbs::close>("close"), method<&Verbs::stop>("stop")});
+                               method<&Verbs::facts>("facts"), method<&Verbs::time>("time"), method<&Verbs::timed>("timed"),
+                               method<&Verbs::drain>("drain"), method<&Verbs::close>("close"), method<&Verbs::stop>("stop")});
   }
 
   // new NativeBackend(packet: Float64Array, options)
@@ -226,6 +227,34 @@ class Verbs : public Napi::ObjectWrap<Verbs<D>> {
   Napi::Value facts(const Info& info) {
     open();
     return device_->facts(info.Env());
+  }
+
+  // time(capacity): commands are timed from now on, milliseconds counting from this moment
+  Napi::Value time(const Info& info) {
+    open();
+    executor_->time(static_cast<std::size_t>(number(info, 0)));
+    return info.Env().Undefined();
+  }
+
+  // timed(): Float64Array of [laps lost], then [kind, ticket, start, end] a command, oldest first; ends the timing. Blocks until the queue
+  // is empty.
+  Napi::Value timed(const Info& info) {
+    open();
+    const auto stopwatch = executor_->timed();
+    if (stopwatch == nullptr) throw Error("StopwatchStopped", "no stopwatch is running: start it first");
+    const std::size_t kept = stopwatch->kept();
+    auto list = Napi::Float64Array::New(info.Env(), 1 + 4 * kept);
+    double* at = list.Data();
+    *at++ = static_cast<double>(stopwatch->lost());
+    const auto milliseconds = [&](std::int64_t t) { return static_cast<double>(t - stopwatch->origin()) / 1e6; };
+    for (std::size_t i = 0; i < kept; ++i) {
+      const auto& lap = stopwatch->at(i);
+      *at++ = static_cast<double>(lap.kind);
+      *at++ = static_cast<double>(lap.ticket);
+      *at++ = milliseconds(lap.start);
+      *at++ = milliseconds(lap.end);
+    }
+    return list;
   }
 
   // Blocks until the queue is empty, then throws the failure if there is one; for debug: 'sync' and tests only.

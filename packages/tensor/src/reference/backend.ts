@@ -1,5 +1,5 @@
 // The slow backend that is the definition: every kernel is `op.reference`, every f32 is held as a float64 unless asked otherwise.
-import type { Backend, Event, Kernel, KernelSignature, Memory, Operands, Place, Queue, Region } from '../backend.ts';
+import type { Backend, Event, Kernel, KernelSignature, Memory, Operands, Place, Queue, Region, Stopwatch, TimedWork } from '../backend.ts';
 import type { DType } from '../dtype.ts';
 import { fromBf16, fromF16, isReal, sizeOf, toBf16, toF16 } from '../dtype.ts';
 import { snakeCase } from '../device.ts';
@@ -39,6 +39,34 @@ class ReferenceMemory implements Memory {
   }
 }
 
+/** What ran since it was started; everything here runs at once, so times are those of the call. */
+class ReferenceStopwatch implements Stopwatch {
+  private readonly work: TimedWork[] = [];
+  private capacity = 0;
+  private noted = 0;
+
+  get running(): boolean {
+    return this.capacity > 0;
+  }
+
+  start(capacity: number): void {
+    if (this.running) throw new LomoError('StopwatchRunning', 'reference: the stopwatch is running: stop it first');
+    [this.capacity, this.noted] = [capacity, 0];
+  }
+
+  note(kind: TimedWork['kind'], ticket: number, start: number): void {
+    this.work.push({ kind, ticket, start, end: performance.now() });
+    this.noted++;
+    if (this.work.length > this.capacity) this.work.shift();
+  }
+
+  async stop(): Promise<{ readonly work: readonly TimedWork[]; readonly lost: number }> {
+    this.capacity = 0;
+    const work = this.work.splice(0);
+    return { work, lost: this.noted - work.length };
+  }
+}
+
 interface ReferenceKernel extends Kernel {
   readonly op: Op;
 }
@@ -47,6 +75,7 @@ interface ReferenceKernel extends Kernel {
 export class ReferenceBackend implements Backend {
   readonly name = 'reference';
   readonly traits: { readonly chunk: number };
+  readonly stopwatch = new ReferenceStopwatch();
   private readonly ops: ReadonlyMap<string, Op>;
   private readonly precision: 'f64' | 'f32';
   private readonly memories = new Set<ReferenceMemory>();
@@ -80,6 +109,7 @@ export class ReferenceBackend implements Backend {
 
   launch(kernel: Kernel, operands: Operands, attributes: readonly number[], queue: Queue): Event {
     if (this.poison !== null) throw this.poison;
+    const start = this.stopwatch.running ? performance.now() : 0;
     const { op } = kernel as ReferenceKernel;
     const written: { view: View; region: Region }[] = [];
     const open = (region: Region, writes: boolean): View => {
@@ -100,15 +130,20 @@ export class ReferenceBackend implements Backend {
       throw this.poison;
     }
     for (const { view, region } of written) this.store(view, region);
-    return { queue, ticket: ++this.ticket };
+    const ticket = ++this.ticket;
+    if (this.stopwatch.running) this.stopwatch.note('launch', ticket, start);
+    return { queue, ticket };
   }
 
   copy(to: Region, from: Region, queue: Queue): Event {
+    const start = this.stopwatch.running ? performance.now() : 0;
     const bytes = numel(from.shape) * sizeOf(from.dtype);
     const [target, source] = [to.memory as ReferenceMemory, from.memory as ReferenceMemory];
     target.raw.set(source.raw.subarray(from.offset, from.offset + bytes), to.offset);
     if (from.dtype === 'f32') target.wide.set(source.wide.subarray(from.offset / 4, (from.offset + bytes) / 4), to.offset / 4);
-    return { queue, ticket: ++this.ticket };
+    const ticket = ++this.ticket;
+    if (this.stopwatch.running) this.stopwatch.note('copy', ticket, start);
+    return { queue, ticket };
   }
 
   wait(): void {}
