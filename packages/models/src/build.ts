@@ -41,7 +41,7 @@ export interface StageBlueprint {
 }
 
 export interface BuildOptions {
-  /** Element type of the parameters; f32 unless given. */
+  /** Element type of the parameters; f32 unless given. f16 is storage: activations and arithmetic are then f32, else of this type. */
   readonly dtype?: DType;
   /** Longest sequence of the run, tokens: 'dynamic' and 'longrope' frequencies depend on it. The model's own maximum unless given. */
   readonly maxLength?: number;

@@ -10,7 +10,7 @@ import type { CreateModelOptions, LanguageModel } from './languageModel.ts';
 import { createModel } from './languageModel.ts';
 import { matchTensors } from './match.ts';
 import type { RealDiskType } from './safetensors/diskType.ts';
-import { convert, diskTypeOf, isRealDiskType } from './safetensors/diskType.ts';
+import { convert, diskTypeOf, isRealDiskType, largestHalf, overflowedHalf } from './safetensors/diskType.ts';
 import type { TensorSource } from './safetensors/write.ts';
 import { sidecarsOf } from './sidecars.ts';
 
@@ -23,7 +23,8 @@ export interface LoadModelOptions extends CreateModelOptions {
 
 /**
  * The model of a Hugging Face folder, its weights converted to `options.dtype`. Checks everything before the first weight is written:
- * 'UnsupportedConfig', 'WeightsMismatch' (all differences), 'CorruptFile', 'OutsideFolder', 'FileError'.
+ * 'UnsupportedConfig', 'WeightsMismatch' (all differences), 'CorruptFile', 'OutsideFolder', 'FileError'. While they are written:
+ * 'Overflow', a weight that f16 cannot hold.
  */
 export async function loadModel(folder: string, device: Device, options: LoadModelOptions = {}): Promise<LanguageModel> {
   const files = options.files ?? nodeFiles;
@@ -55,6 +56,9 @@ async function loadParameter(parameter: Parameter, checkpoint: Checkpoint): Prom
   let at = 0;
   for await (const slice of file.slices(name, sliceBytes)) {
     const bytes = convert(slice, from, to);
+    if (to === 'F16' && overflowedHalf(new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2))) {
+      throw new LomoError('Overflow', `${file.path}: ${name} holds a number above ${largestHalf}, or none at all, which f16 cannot keep; load it as bf16 or f32`, { path: file.path, tensor: name });
+    }
     const count = bytes.byteLength / sizeOf(parameter.dtype);
     parameter.device.write(flat.rows(at, at + count), bytes);
     at += count;
