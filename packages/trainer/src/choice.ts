@@ -57,9 +57,10 @@ export async function candidatesOf(backend: Backend, blueprint: Omit<Blueprint, 
   return found.toSorted((a, b) => a.seconds - b.seconds);
 }
 
-/** The fastest candidate that leaves room; the smallest where none does. */
+/** The fastest candidate that fits, with room left where it keeps what it need not; the smallest where none does. */
 export function pick(candidates: readonly Candidate[], memory: number): Candidate {
-  return candidates.find(({ plan }) => plan.extent <= extraShare * memory) ?? candidates.toSorted((a, b) => a.plan.extent - b.plan.extent)[0]!;
+  const room = ({ keeps, by }: Candidate): number => (keeps || by === 'memory' ? extraShare : 1) * memory;
+  return candidates.find((c) => c.plan.extent <= room(c)) ?? candidates.toSorted((a, b) => a.plan.extent - b.plan.extent)[0]!;
 }
 
 /** Throws DoesNotFit. */
@@ -83,7 +84,7 @@ function judgement(config: RunConfig, candidates: readonly Candidate[], { chosen
   const least = Math.min(...beside.map(({ plan }) => stepFlops(plan)));
   const words = beside.map((c): string => {
     const seconds = c.by === 'two-pass' ? (stepFlops(c.plan) - least) / rates.flops : spillSeconds(config, c, rates);
-    const work = c.by === 'two-pass' ? `${((stepFlops(c.plan) - least) / 1e9).toFixed(2)} GFLOP more` : `${mebibytes(c.plan.spilled)} put aside`;
+    const work = c.by === 'two-pass' ? `${((stepFlops(c.plan) - least) / 1e9).toPrecision(3)} GFLOP more` : `${bytes(c.plan.spilled)} put aside`;
     return `${c.by} ${work}, ${spoken(seconds)}`;
   });
   if (words.length === 1) return `as the run asks${chosen.by === 'two-pass' ? '' : `: ${words[0]}`}`;
@@ -105,6 +106,11 @@ function spillSeconds(config: RunConfig, { by, plan }: Pick<Candidate, 'by' | 'p
 
 function mebibytes(n: number): string {
   return `${(n / 2 ** 20).toFixed(1)} MiB`;
+}
+
+function bytes(n: number): string {
+  const [size, unit] = n < 2 ** 20 ? [2 ** 10, 'KiB'] : n < 2 ** 30 ? [2 ** 20, 'MiB'] : [2 ** 30, 'GiB'];
+  return `${(n / size).toPrecision(3)} ${unit}`;
 }
 
 function spoken(seconds: number): string {
