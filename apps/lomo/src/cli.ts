@@ -2,6 +2,7 @@
 // The `lomo` command: verbs, their flags, and errors as sentences.
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { isLomoError } from '@lomo/tensor';
+import type { TraceFlags } from './commands/tracing.ts';
 
 // libgomp's threads spin for milliseconds at every barrier unless told otherwise; on a busy machine that turns microseconds into milliseconds.
 process.env['GOMP_SPINCOUNT'] ??= '1000';
@@ -21,6 +22,13 @@ const number = (text: string): number => {
   const value = Number(text);
   if (!Number.isFinite(value)) throw new InvalidArgumentError('expected a number');
   return value;
+};
+/** '10' or '10..12' as the first and the last of some steps. */
+const range = (text: string): { from: number; to: number } => {
+  const [, first, last = first] = /^(\d+)(?:\.\.(\d+))?$/.exec(text) ?? [];
+  const [from, to] = [Number(first), Number(last)];
+  if (!(from >= 1 && to >= from)) throw new InvalidArgumentError("expected step numbers, such as 3 or 10..12");
+  return { from, to };
 };
 const threads = new Option('--threads <n>', 'processor threads; default: the cores this process may use').argParser(integer);
 const listed = (value: string, before: readonly string[]): readonly string[] => [...before, value];
@@ -83,16 +91,20 @@ program
   .command('train')
   .description('train as run.yaml says; goes on where an interrupted run stopped')
   .argument('<run.yaml>')
+  .option('--trace <file>', 'write a Chrome trace of some steps; open it in ui.perfetto.dev or chrome://tracing')
+  .addOption(new Option('--trace-steps <n..m>', 'which steps, by number; default: the third that runs').argParser(range))
   .allowUnknownOption()
   .allowExcessArguments()
   .addHelpText('after', `\nEvery setting of the file can be given as --kebab-case value. \`lomo schema\` prints them all.\n${examples(
     ['lomo train run.yaml', 'Ctrl-C saves after the step; the same command goes on'],
     ['lomo train run.yaml --optim lomo --learning-rate 3e-2', 'other settings than the file'],
     ['lomo train run.yaml --resume-from-checkpoint false', 'from the beginning'],
+    ['lomo train run.yaml --trace step.json --trace-steps 10..12', 'where the time of three steps goes'],
   )}`)
-  .action(async (path: string, _flags, command: Command) => {
+  .action(async (path: string, flags: TraceFlags, command: Command) => {
     const overrides = await overridesOf(command.args.slice(1));
-    await (await import('./commands/train.ts')).train(path, overrides);
+    if (flags.trace === undefined && flags.traceSteps !== undefined) throw new InvalidArgumentError('--trace-steps says which steps; --trace FILE says where the trace goes');
+    await (await import('./commands/train.ts')).train(path, overrides, flags);
   });
 
 program
