@@ -1,6 +1,7 @@
 // A run's configuration: one flat object, its canonical names, their aliases and defaults. Unknown names are errors with a suggestion.
 import { LomoError } from '@lomo/tensor';
 import { z } from 'zod';
+import { isDynamic, LossScale, lossScaleKeys, lossScaleSchema } from './loss_scale.ts';
 
 const positive = z.number().int().positive();
 const share = z.number().min(0);
@@ -41,12 +42,13 @@ export const runSchema = z.strictObject({
   clip_value: z.number().positive().optional(),
   clip_by: z.enum(['auto', 'two-pass', 'memory', 'file']).default('auto').describe('how a step is judged before its first update: a second backward, or gradients put aside in memory or in a file; equal bits; auto: the plan decides and says why'),
   spill_dir: z.string().optional().describe('folder of the file that clip_by: file writes; default: output_dir'),
-  atomic: z.boolean().default(false).describe('a non-finite gradient changes no byte at all; implied by clip_mode: global and by f16'),
+  atomic: z.boolean().default(false).describe('a non-finite gradient changes no byte at all; implied by clip_mode: global, f16 and a dynamic loss_scale'),
   weight_decay: share.default(0),
   train_on_inputs: z.boolean().default(false),
   packing: z.boolean().default(true),
   dtype: z.enum(['f32', 'bf16', 'f16']).default('f32'),
   rounding: z.enum(['nearest', 'stochastic']).default('stochastic'),
+  loss_scale: lossScaleSchema.default('none').describe('dynamic: halved when a step overflows, doubled after 2000 that did not; a power of two: stays; none: right wherever gradients are f32 or bf16, as on a CPU'),
   gradient_checkpointing: z.union([z.boolean(), z.literal('auto')]).default('auto').describe('auto: the plan decides and says why'),
   accumulation: z.enum(['auto', 'factors', 'buffer']).default('auto'),
   head_form: z.enum(['auto', 'chunks', 'tiles']).default('auto'),
@@ -106,6 +108,14 @@ export const aliases: Readonly<Record<string, string>> = {
   out_dir: 'output_dir',
 };
 
+/** dtypes as PyTorch and others spell them. */
+const spelledDtypes: Readonly<Record<string, RunConfig['dtype']>> = {
+  float32: 'f32', fp32: 'f32', float: 'f32', bfloat16: 'bf16', float16: 'f16', fp16: 'f16', half: 'f16',
+};
+
+/** Switches that name a dtype when they are on. */
+const dtypeSwitches: Readonly<Record<string, RunConfig['dtype']>> = { bf16: 'bf16', fp16: 'f16' };
+
 /** What a rule expects unless told otherwise. */
 const rates: Readonly<Record<string, number>> = { lomo: 3e-2, sgd: 3e-2, adalomo: 5e-4, adamw: 2e-5 };
 
@@ -129,14 +139,17 @@ export function parseRun(raw: unknown, locate: Locate = () => 'config'): ParsedR
     const lines = result.error.issues.flatMap((issue) => {
       const path = issue.path as (string | number)[];
       if (issue.code === 'unrecognized_keys') {
-        const known = path.length === 0 ? [...Object.keys(runSchema.shape), ...Object.keys(aliases)] : Object.keys(dataset.shape);
+        const known = path.length === 0 ? [...Object.keys(runSchema.shape), ...Object.keys(aliases)] : path[0] === 'loss_scale' ? lossScaleKeys : Object.keys(dataset.shape);
         return issue.keys.map((key) => `${locate([...path, key])}: unknown key '${[...path, key].join('.')}'${suggestion(key, known)}`);
       }
       return [`${locate(path)}: ${path.join('.') || 'run'}: ${issue.message}`];
     });
     throw new LomoError('ConfigError', lines.join('\n'));
   }
-  return { config: result.data, renamed, warnings: warningsOf(result.data) };
+  const { atomic, loss_scale: scaling } = result.data;
+  new LossScale(scaling); // refuses bounds that contradict each other
+  const config = { ...result.data, atomic: atomic || isDynamic(scaling) };
+  return { config, renamed, warnings: warningsOf(config) };
 }
 
 /** Types a run in TypeScript: `export default defineRun({ ... })`. */
@@ -170,9 +183,12 @@ function canonical(raw: Readonly<Record<string, unknown>>, locate: Locate) {
   const from = new Map<string, string>();
   const renamed: string[] = [];
   for (const [key, value] of Object.entries(raw)) {
-    const target = Object.hasOwn(aliases, key) ? aliases[key]! : key;
+    const switched = Object.hasOwn(dtypeSwitches, key) && typeof value === 'boolean';
+    if (switched && !value) continue;
+    const target = switched ? 'dtype' : Object.hasOwn(aliases, key) ? aliases[key]! : key;
     const name = target.replace('!', '');
-    let meant = target.startsWith('!') && typeof value === 'boolean' ? !value : value;
+    let meant = switched ? dtypeSwitches[key] : target.startsWith('!') && typeof value === 'boolean' ? !value : value;
+    if (name === 'dtype' && typeof meant === 'string' && Object.hasOwn(spelledDtypes, meant)) meant = spelledDtypes[meant];
     if (name === 'datasets' && typeof meant === 'string') meant = [{ path: meant }];
     const earlier = from.get(name);
     if (earlier !== undefined && JSON.stringify(settings[name]) !== JSON.stringify(meant)) {

@@ -7,6 +7,7 @@ export * from './data.ts';
 export * from './fit.ts';
 export * from './inference.ts';
 export * from './loop.ts';
+export * from './loss_scale.ts';
 export * from './open.ts';
 export * from './session.ts';
 export * from './spill_file.ts';

@@ -2,8 +2,9 @@
 import { isLomoError, LomoError } from '@lomo/tensor';
 import type { HostBatch, Program, StepResult } from '@lomo/parallel';
 import type { Optimizer } from '@lomo/optim';
+import type { LossScale } from './loss_scale.ts';
 
-/** What the loop runs over. `done` and `skipped` are its only state, and what a checkpoint keeps of it. */
+/** What the loop runs over. `done`, `skipped` and the loss scale are its only state, and what a checkpoint keeps of it. */
 export interface Course {
   readonly program: Pick<Program, 'run'>;
   readonly optimizer: Pick<Optimizer, 'passes'>;
@@ -13,6 +14,7 @@ export interface Course {
   rate(step: number): number;
   readonly seed: number;
   readonly steps: number;
+  readonly lossScale: Pick<LossScale, 'value' | 'accept' | 'shrink'>;
   done: number;
   readonly skipped: Set<number>;
   /** Goes back to the last durable state and sets `done` to its step. */
@@ -26,21 +28,21 @@ export interface StepBatches {
 }
 
 export type TrainEvent =
-  | ({ readonly kind: 'step'; readonly step: number; readonly lr: number; readonly milliseconds: number } & StepResult)
-  /** Nothing of the step was kept, and it will not be tried again. */
-  | { readonly kind: 'rejected'; readonly step: number; readonly error: LomoError }
+  | ({ readonly kind: 'step'; readonly step: number; readonly lr: number; readonly lossScale: number; readonly milliseconds: number } & StepResult)
+  /** Nothing of the step was kept, and it will not be tried again. `lossScale`: what a dynamic one was halved to, else null. */
+  | { readonly kind: 'rejected'; readonly step: number; readonly error: LomoError; readonly lossScale: number | null }
   /** The step had changed some weights; the run went back to step `to` and will skip it. */
   | { readonly kind: 'rolled back'; readonly step: number; readonly to: number; readonly error: LomoError };
 
-/** Rejected steps in a row that end a run. */
+/** Rejected steps in a row that end a run; those that made the loss scale smaller do not count. */
 export const patience = 3;
 
 /**
  * Runs the steps that are left. An abort is honoured between steps, never inside one: the weights are those of a whole step. Throws
- * the rejection after three in a row, and every other error as it is.
+ * the rejection after three in a row that no smaller loss scale could have saved, and every other error as it is.
  */
 export async function* train(course: Course, options: { readonly signal?: AbortSignal } = {}): AsyncGenerator<TrainEvent, void> {
-  const { program, optimizer, seed } = course;
+  const { program, optimizer, seed, lossScale } = course;
   let rejected = 0;
   while (course.done < course.steps && options.signal?.aborted !== true) {
     const step = course.done + 1;
@@ -52,20 +54,24 @@ export async function* train(course: Course, options: { readonly signal?: AbortS
     const lr = course.rate(step);
     const start = performance.now();
     try {
-      const result = await program.run({ step, batches, passes: optimizer.passes, seed, lr });
+      const scale = lossScale.value;
+      const result = await program.run({ step, batches, passes: optimizer.passes, seed, lr, lossScale: scale });
+      lossScale.accept();
       course.done = step;
       rejected = 0;
-      yield { kind: 'step', step, lr, milliseconds: performance.now() - start, ...result };
+      yield { kind: 'step', step, lr, lossScale: scale, milliseconds: performance.now() - start, ...result };
     } catch (error) {
       if (!isLomoError(error)) throw error;
       const torn = error.code === 'TornStep';
       if (!torn && error.code !== 'NonFiniteLoss' && error.code !== 'NonFiniteGradient') throw error;
       const named = withSamples(error, samples);
-      course.skipped.add(step);
+      // Replayed from a checkpoint, a step that overflowed overflows again and leaves the same scale; others are left out by name.
+      const smaller = error.code === 'NonFiniteGradient' && lossScale.shrink() ? lossScale.value : null;
+      if (smaller === null) course.skipped.add(step);
       if (torn) await course.restore();
       else course.done = step;
-      if (++rejected >= patience) throw named;
-      yield torn ? { kind: 'rolled back', step, to: course.done, error: named } : { kind: 'rejected', step, error: named };
+      if (smaller === null && ++rejected >= patience) throw named;
+      yield torn ? { kind: 'rolled back', step, to: course.done, error: named } : { kind: 'rejected', step, error: named, lossScale: smaller };
     }
   }
 }

@@ -12,6 +12,7 @@ import { listCheckpoints, readState, restoreCheckpoint, saveCheckpoint } from '.
 import type { RunConfig } from './config.ts';
 import { learningRateOf } from './config.ts';
 import type { Course, StepBatches } from './loop.ts';
+import { LossScale } from './loss_scale.ts';
 import { PlannedProgram } from './planned.ts';
 import type { TrainerState } from './state.ts';
 import type { Completion } from './texts.ts';
@@ -58,6 +59,7 @@ export class Session implements Course {
   readonly root: string;
   readonly seed: number;
   readonly steps: number;
+  readonly lossScale: LossScale;
   done = 0;
   readonly skipped = new Set<number>();
   trainedTokens = 0;
@@ -84,6 +86,7 @@ export class Session implements Course {
     this.root = rootOf(parts.config);
     this.seed = parts.config.seed;
     this.steps = parts.schedule.length;
+    this.lossScale = new LossScale(parts.config.loss_scale);
     this.machine = parts.machine;
     this.files = parts.files;
     this.spill = parts.spill;
@@ -141,6 +144,7 @@ export class Session implements Course {
       dataSeed: this.train.seed,
       trainedTokens: this.trainedTokens,
       bestEvalLoss: this.bestEvalLoss,
+      lossScale: this.lossScale.state,
       fingerprint: fingerprintOf(this.config, this.train),
       machine: this.machine,
     };
@@ -189,6 +193,7 @@ export class Session implements Course {
     this.done = state.step;
     this.trainedTokens = state.trainedTokens;
     this.bestEvalLoss = state.bestEvalLoss;
+    this.lossScale.restore(state.lossScale);
     for (const step of state.skipped) this.skipped.add(step);
   }
 
@@ -200,6 +205,7 @@ export class Session implements Course {
     for (const { tensor } of optimizer.state()) fill(tensor, 0);
     this.done = 0;
     this.trainedTokens = 0;
+    this.lossScale.restore(null);
   }
 
   /** Ends worker threads and gives the memory back. */

@@ -1,6 +1,7 @@
 // trainer_state.json: what a run must know beside the weights to go on as if it had never stopped.
 import { LomoError } from '@lomo/tensor';
 import { z } from 'zod';
+import { lossScaleStateSchema } from './loss_scale.ts';
 
 const schema = z.object({
   format: z.literal(1),
@@ -13,6 +14,8 @@ const schema = z.object({
   dataSeed: z.number().int(),
   trainedTokens: z.number().int(),
   bestEvalLoss: z.number().nullable(),
+  /** A dynamic loss scale as it stands after `step`; null without one. */
+  lossScale: lossScaleStateSchema.nullable().default(null),
   /** SHA-256 of the settings that the weights depend on. */
   fingerprint: z.string(),
   /** What equal bits need to be equal too: library, instruction set, chunk. */

@@ -21,6 +21,15 @@ test('all wrong values are told at once', () => {
   expect(() => parseRun({ ...minimal, max_steps: -1, dtype: 'f8' })).toThrow(/max_steps: .*\n.*dtype: /s);
 });
 
+test('a dtype may be spelled as elsewhere, or switched on', () => {
+  const dtypeOf = (more: object) => parseRun({ ...minimal, ...more }).config.dtype;
+  for (const name of ['f16', 'float16', 'fp16', 'half']) expect(dtypeOf({ dtype: name })).toBe('f16');
+  expect([dtypeOf({ precision: 'bfloat16' }), dtypeOf({ dtype: 'float32' }), dtypeOf({ bf16: true }), dtypeOf({ fp16: true, bf16: false }), dtypeOf({ fp16: false })]).toEqual(['bf16', 'f32', 'bf16', 'f16', 'f32']);
+  expect(parseRun({ ...minimal, fp16: true }).renamed).toEqual(['fp16 -> dtype']);
+  expect(() => dtypeOf({ fp16: true, bf16: true })).toThrow(/both mean dtype, and disagree/);
+  expect(() => dtypeOf({ dtype: 'float8' })).toThrow(/dtype: /);
+});
+
 test('two aliases that disagree are refused', () => {
   expect(() => parseRun({ ...minimal, lr: 0.1, learning_rate: 0.2 })).toThrow("'learning_rate' and 'lr' both mean learning_rate, and disagree");
   expect(parseRun({ ...minimal, lr: 0.1, learning_rate: 0.1 }).config.learning_rate).toBe(0.1);

@@ -82,7 +82,7 @@ export async function driveRun(session: Session, screen: Screen, signal: AbortSi
     else if (event.kind === 'saved') {
       saved = event.path;
       if (event.step !== session.steps) screen.line(`  saved ${event.path} in ${(event.milliseconds / 1000).toFixed(2)} s`);
-    } else screen.line(`  ${event.error.message}${event.kind === 'rolled back' ? ` Went back to step ${event.to}.` : ' The step is skipped.'}`);
+    } else screen.line(`  ${event.error.message}${event.kind === 'rolled back' ? ` Went back to step ${event.to}.` : ` The step is skipped${event.lossScale === null ? '' : `, the loss scale halved to ${event.lossScale}`}.`}`);
   }
   screen.settle();
   return saved;
