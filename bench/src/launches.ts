@@ -145,31 +145,31 @@ export class RecordedStep {
   }
 
   /**
-   * Milliseconds of every launch in order: each is followed by a read of four bytes, and the time between two reads' ends is the launch's.
-   * Nothing waits, so threads are as awake as in a step; a launch shorter than some 20 microseconds may be counted with its neighbour.
-   * The middle of `rounds` replays.
+   * Milliseconds of every launch in order, as the backend's stopwatch tells, while the step is sent again as it was; the middle of `rounds`
+   * replays. Nothing waits in between, so threads are as awake as in a step. `between`: what of a replay no launch took.
    */
-  async inOrder(rounds: number): Promise<number[]> {
+  async inOrder(rounds: number): Promise<{ readonly times: readonly number[]; readonly between: number }> {
+    const { stopwatch } = this.backend;
+    if (stopwatch === undefined) throw new Error(`${this.backend.name} has no stopwatch, so its launches cannot be timed in order`);
     const times = this.launches.map((): number[] => []);
+    const rests: number[] = [];
     const longest = this.launches.reduce((a, b) => (a.flops > b.flops ? a : b));
     for (let round = 0; round < rounds; round++) {
-      const ends: Promise<number>[] = [];
-      const end = (): void => void ends.push(this.settle().then(() => performance.now()));
+      stopwatch.start(this.commands.length + 2);
       // While this runs, everything else is enqueued.
       this.send(longest);
-      end();
       for (const command of this.commands) {
         if (command.kind === 'write') this.backend.write(command.to, command.bytes);
         else if (command.kind === 'copy') this.backend.copy(command.to, command.from, 'compute');
-        else {
-          this.send(command.launch);
-          end();
-        }
+        else this.send(command.launch);
       }
-      const at = await Promise.all(ends);
-      times.forEach((list, i) => list.push(at[i + 1]! - at[i]!));
+      await this.settle();
+      const ran = (await stopwatch.stop()).work.filter(({ kind }) => kind === 'launch');
+      const took = ran.slice(1).map(({ start, end }) => end - start);
+      times.forEach((list, i) => list.push(took[i]!));
+      rests.push(ran.at(-1)!.end - ran[0]!.end - took.reduce((sum, ms) => sum + ms, 0));
     }
-    return times.map((list) => spread(list).median);
+    return { times: times.map((list) => spread(list).median), between: spread(rests).median };
   }
 
   /**

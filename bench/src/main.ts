@@ -4,6 +4,7 @@ import { parseArgs } from 'node:util';
 import { benchFolder } from './manners.ts';
 import { memory } from './memory.ts';
 import { ops } from './ops.ts';
+import { performance } from './performance.ts';
 import { picture } from './picture.ts';
 import { quickstart } from './quickstart.ts';
 import { products } from './products.ts';
@@ -17,7 +18,8 @@ pnpm bench memory    the most a whole process ever holds, ours against PyTorch
            [--python PATH] [--models 110m] [--dtypes f32,bf16] [--shapes 256x4] [--steps 2] [--threads 2] [--preload "A.so B.so"] [--peers FOLDER] [--check] [--json] [--save]
 pnpm bench products  our matrix products against the best product of the same run   [--models] [--dtypes] [--shapes] [--threads] [--json] [--save]
 pnpm bench ops       every kernel of a step against its own limit                   [--models] [--dtypes] [--shapes] [--threads] [--json] [--save]
-pnpm bench profile   where a step's time goes, launch by launch                     [--models] [--dtypes] [--shapes] [--threads] [--optims] [--recompute] [--json] [--save]
+pnpm bench profile   where a step's time goes, launch by launch                     [--models] [--dtypes] [--shapes] [--threads] [--optims] [--recompute] [--trace FILE] [--json] [--save]
+pnpm bench performance  measures ops and profile, keeps both, and writes docs/performance.md anew from the newest results  [--models] [--dtypes] [--shapes] [--threads] [--saved]
 pnpm bench picture   draws docs/memory.svg from a real step                         [--models 110m] [--out FILE]
 pnpm bench quickstart  the quickstart's fine-tuning over seeds, learning rates, and from random weights
 A model is one of 1m, 15m, 42m, 110m, 0.5b; a shape is tokens x rows. The peer's interpreter may also be given as PEER_PYTHON.
@@ -36,6 +38,8 @@ const { values, positionals } = parseArgs({
     compile: { type: 'string' },
     preload: { type: 'string' },
     out: { type: 'string' },
+    trace: { type: 'string' },
+    saved: { type: 'boolean', default: false },
     models: { type: 'string' },
     dtypes: { type: 'string' },
     shapes: { type: 'string' },
@@ -59,7 +63,7 @@ const count = (text: string, name: string): number => {
 
 async function main(): Promise<number> {
   const { json, save, check, recompute } = values;
-  const [dtypes, optims, threads] = [list(values.dtypes ?? (verb === 'memory' ? 'f32,bf16' : 'f32')), list(values.optims), count(values.threads, 'threads')];
+  const [dtypes, optims, threads] = [list(values.dtypes ?? (verb === 'memory' || verb === 'performance' ? 'f32,bf16' : 'f32')), list(values.optims), count(values.threads, 'threads')];
   const models = (fallback: string): string[] => list(values.models ?? fallback);
   const shapes = (fallback: string): string[] => list(values.shapes ?? fallback);
   const measured = { json, save, check, dtypes, threads, optims, recompute };
@@ -92,7 +96,9 @@ async function main(): Promise<number> {
     case 'ops':
       return ops({ ...measured, models: models('110m'), shapes: shapes('256x4') });
     case 'profile':
-      return profile({ ...measured, models: models('110m'), shapes: shapes('256x4') });
+      return profile({ ...measured, models: models('110m'), shapes: shapes('256x4'), trace: values.trace });
+    case 'performance':
+      return performance({ ...measured, models: models('110m'), shapes: shapes('256x4'), trace: undefined, saved: values.saved });
     case 'picture':
       return picture({ model: models('110m')[0]!, out: values.out ?? join(benchFolder, '..', 'docs', 'memory.svg') });
     case 'quickstart':

@@ -17,9 +17,10 @@ test('every launch of a step is recorded and timed, in order and alone', async (
   const plan = await planStep(backend, setup);
   const step = await RecordedStep.make(backend, setup, 1);
   expect(step.launches).toHaveLength(plan.launches.get('step')!);
-  const times = await step.inOrder(3);
+  const { times, between } = await step.inOrder(3);
   expect(times).toHaveLength(step.launches.length);
-  expect(times.every((ms) => ms >= 0)).toBe(true);
+  expect(times.every((ms) => ms > 0)).toBe(true);
+  expect(between).toBeGreaterThan(0);
   const product = distinct(step.launches).find(({ op, shapes }) => op === 'matmul' && shapes === 'f32[64, 128] f32[344, 128] -> f32[64, 344]')!;
   expect(product.flops).toBe(2 * 64 * 128 * 344);
   expect(product.bytes).toBe(4 * (64 * 128 + 344 * 128 + 64 * 344));

@@ -1,4 +1,4 @@
-// The examples of the adding-... pages run, and every file that a page names is there.
+// The examples of the pages run, and every file that a page names is there.
 import { existsSync, readFileSync } from 'node:fs';
 import { copyFile, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { runReadme } from '../../readme/run.ts';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));
-const pages = ['adding-an-op', 'adding-a-model', 'adding-an-optimizer', 'adding-a-backend'];
+const pages = ['adding-an-op', 'adding-a-model', 'adding-an-optimizer', 'adding-a-backend', 'performance'];
 
 // Examples run from a folder of this package, since docs/ is none and could import nothing.
 let scratch = '';
