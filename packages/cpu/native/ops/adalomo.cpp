@@ -170,6 +170,7 @@ void adalomo_update(const Call& call) {
   same_size("adalomo_update", "c", call.in(2).count(), k);
   const float* scalars = call.in(6).as<const float>();
   std::int32_t* counters = call.inout(1).as<std::int32_t>();
+  float* sums = sums_of(call, "adalomo_update", rows);
   if (!gate_open(counters)) return;
   const MatrixDirection direction{call.in(0).as<const float>(), call.in(1).as<const float>(), call.in(2).as<const float>(), *call.in(3).as<const float>(), k,
                                   Gradient(scalars, call.attr(clip_value))};
@@ -188,7 +189,8 @@ void adalomo_update(const Call& call) {
     split(call, rows, 1, k * static_cast<std::int64_t>(4 + 2 * sizeof(T)), [=](std::int64_t begin, std::int64_t end) {
       for (std::int64_t row = begin; row < end; ++row) {
         const float factor = direction.row_factor(row);
-        write_rounded(p, row * k, (row + 1) * k, how, [=](std::int64_t i, std::int64_t n) LOMO_ALWAYS { return next(row, i - row * k, n, factor); });
+        const auto value = [=](std::int64_t i, std::int64_t n) LOMO_ALWAYS { return next(row, i - row * k, n, factor); };
+        write_row(p, row, k, how, value, direction.g, direction.gradient.loss_scale, sums);
       }
     });
   });
@@ -200,6 +202,7 @@ void adalomo_vector_update(const Call& call) {
   same_size("adalomo_vector_update", "v", call.in(1).count(), count);
   const float* scalars = call.in(4).as<const float>();
   std::int32_t* counters = call.inout(1).as<std::int32_t>();
+  float* sums = sums_of(call, "adalomo_vector_update", 1);
   if (!gate_open(counters)) return;
   const VectorDirection direction{call.in(0).as<const float>(), call.in(1).as<const float>(), Gradient(scalars, call.attr(clip_value))};
   const Step step(call, call.in(2), call.in(3), scalars);
@@ -209,7 +212,7 @@ void adalomo_vector_update(const Call& call) {
     T* p = call.inout(0).as<T>();
     const auto next = [=](std::int64_t i, std::int64_t n) LOMO_ALWAYS { return load(p + i, n) * step.keep - direction(i, n) * step.size; };
     if (overflows<T>(call, count, next)) return close_gate(counters, call.integer(index));
-    split(call, count, 64, 4 + 2 * sizeof(T), [=](std::int64_t begin, std::int64_t end) { write_rounded(p, begin, end, how, next); });
+    write_rows(call, p, 1, count, 4 + 2 * sizeof(T), how, next, direction.g, direction.gradient.loss_scale, sums);
   });
 }
 
@@ -225,7 +228,9 @@ const Kernel kernels_adalomo[] = {
     {"adalomo_vector", "decay_rate eps1 clip_value index check", accepts<"ff|fi|">, adalomo_vector, nullptr},
     {"adalomo_vector_ratio", "clip_value", accepts<"fpff||ff">, adalomo_vector_ratio, nullptr},
     {"adalomo_update", update_attributes, accepts<"fffffff|pi|">, adalomo_update, nullptr},
+    {"adalomo_update", update_attributes, accepts<"fffffff|pi|f">, adalomo_update, nullptr},
     {"adalomo_vector_update", update_attributes, accepts<"fffff|pi|">, adalomo_vector_update, nullptr},
+    {"adalomo_vector_update", update_attributes, accepts<"fffff|pi|f">, adalomo_vector_update, nullptr},
     {},
 };
 

@@ -18,6 +18,8 @@ void adamw_update(const Call& call) {
   float* m = call.inout(1).as<float>();
   float* v = call.inout(2).as<float>();
   std::int32_t* counters = call.inout(3).as<std::int32_t>();
+  const std::int64_t rows = call.in(0).rows();
+  float* sums = sums_of(call, "adamw_update", rows);
   if (!gate_open(counters)) return;
   if (call.flag(check) && !all_finite(call, g, count)) return close_gate(counters, call.integer(index));
   const Gradient gradient(scalars, call.attr(clip_value));
@@ -42,14 +44,13 @@ void adamw_update(const Call& call) {
     };
     if (overflows<T>(call, count, [=](std::int64_t i, std::int64_t n) LOMO_ALWAYS { return state(i, n).p; }))
       return close_gate(counters, call.integer(index));
-    split(call, count, 64, 20 + 2 * sizeof(T), [=](std::int64_t begin, std::int64_t end) {
-      write_rounded(p, begin, end, how, [=](std::int64_t i, std::int64_t n) LOMO_ALWAYS {
-        const State s = state(i, n);
-        store(m + i, s.m, n);
-        store(v + i, s.v, n);
-        return s.p;
-      });
-    });
+    const auto next = [=](std::int64_t i, std::int64_t n) LOMO_ALWAYS {
+      const State s = state(i, n);
+      store(m + i, s.m, n);
+      store(v + i, s.v, n);
+      return s.p;
+    };
+    write_rows(call, p, rows, count / larger<std::int64_t>(1, rows), 20 + 2 * sizeof(T), how, next, g, scalars[at_loss_scale], sums);
   });
 }
 
@@ -58,6 +59,7 @@ void adamw_update(const Call& call) {
 extern const Kernel kernels_adamw_update[];
 const Kernel kernels_adamw_update[] = {
     {"adamw_update", "key element index weight_decay clip_value rounding check beta1 beta2 eps", accepts<"ff|pffi|">, adamw_update, nullptr},
+    {"adamw_update", "key element index weight_decay clip_value rounding check beta1 beta2 eps", accepts<"ff|pffi|f">, adamw_update, nullptr},
     {},
 };
 

@@ -1,4 +1,5 @@
-// lomo_update: unscale, clip, decay, step, round and gate in one sweep over a tile of the gradient and the parameter.
+// lomo_update: unscale, clip, decay, step, round and gate in one sweep over a tile of the gradient and the parameter; with one
+// operand more, the sums of its rows.
 #include "update.h"
 
 namespace lomo::LOMO_ISA {
@@ -12,6 +13,8 @@ void lomo_update(const Call& call) {
   const float* g = call.in(0).as<const float>();
   const float* scalars = call.in(1).as<const float>();
   std::int32_t* counters = call.inout(1).as<std::int32_t>();
+  const std::int64_t rows = call.in(0).rows();
+  float* sums = sums_of(call, "lomo_update", rows);
   if (!gate_open(counters)) return;
   if (call.flag(check) && !all_finite(call, g, count)) return close_gate(counters, call.integer(index));
   const Gradient gradient(scalars, call.attr(clip_value));
@@ -22,7 +25,7 @@ void lomo_update(const Call& call) {
     T* p = call.inout(0).as<T>();
     const auto next = [=](std::int64_t i, std::int64_t n) LOMO_ALWAYS { return load(p + i, n) * keep - gradient(load(g + i, n)) * lr; };
     if (overflows<T>(call, count, next)) return close_gate(counters, call.integer(index));
-    split(call, count, 64, 4 + 2 * sizeof(T), [=](std::int64_t begin, std::int64_t end) { write_rounded(p, begin, end, how, next); });
+    write_rows(call, p, rows, count / larger<std::int64_t>(1, rows), 4 + 2 * sizeof(T), how, next, g, scalars[at_loss_scale], sums);
   });
 }
 
@@ -31,6 +34,7 @@ void lomo_update(const Call& call) {
 extern const Kernel kernels_lomo_update[];
 const Kernel kernels_lomo_update[] = {
     {"lomo_update", "key element index weight_decay clip_value rounding check", accepts<"ff|pi|">, lomo_update, nullptr},
+    {"lomo_update", "key element index weight_decay clip_value rounding check", accepts<"ff|pi|f">, lomo_update, nullptr},
     {},
 };
 

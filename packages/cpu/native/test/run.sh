@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 out="${TMPDIR:-/tmp}/lomo-kernel-test"
 mkdir -p "$out"
-ops=(adalomo adamw_update cache_write cast cross_entropy elementwise embedding gate lomo_update norm normal_fill rms_norm rope sample silu_mul token_sum)
+ops=(adalomo adamw_update cache_write cast cross_entropy elementwise embedding gate lomo_update norm normal_fill rms_norm rope sample silu_mul token_sum update_sums)
 tests=(main forward_test loss_test updates_test rounding_test adalomo_test speed)
 flags=(-std=c++20 -Wall -Wextra -Werror -ffp-contract=off -fno-math-errno -fno-trapping-math -Wno-psabi -fopenmp -I../../../tensor/native)
 cxx="${CXX:-g++}"
