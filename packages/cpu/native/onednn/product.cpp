@@ -25,6 +25,7 @@ namespace {
 
 constexpr std::int64_t transposed_step = 256;
 constexpr std::int64_t least_rows = 64;    // a thread takes, AVX-512
+constexpr std::int64_t wide_unit = 16;     // rows of a panel are a multiple of this, AVX-512
 constexpr std::int64_t narrow_panel = 48;  // rows, less than AVX-512
 constexpr std::int64_t narrow_unit = 6;
 
@@ -62,7 +63,7 @@ void Product::divide(bool wide) {
     panel_ = narrow_panel;
     unit = narrow_unit;
   } else if (inner_.ta) {
-    panel_ = up((up(m, least_rows) / least_rows + threads_ - 1) / threads_ * least_rows, least_rows);
+    panel_ = up(std::max(least_rows, (m + threads_ - 1) / threads_), wide_unit);
     least = 2;
   } else {
     panel_ = m;

@@ -1,6 +1,8 @@
 // cross_entropy on whole rows of logits, and the three kernels that do it by tiles of the vocabulary. Gradients overwrite the logits.
 #include <cmath>
 
+#include <omp.h>
+
 #include "gate.h"
 #include "../simd/math.h"
 
@@ -42,6 +44,62 @@ Softmax softmax_sum(const float* l, std::int64_t n) {
   return r;
 }
 
+// A row as `store_exponentials` left it: element i holds exp(l - top of its block).
+struct Blocks {
+  static constexpr std::int64_t most = 128;
+  std::int64_t length = 0;  // elements of a block
+  float top[most];
+  Softmax whole;
+};
+
+// e [n] = the exponentials of logits l, which may be e, relative to their block's maximum: computed once, read from memory once.
+void store_exponentials(const float* l, float* e, std::int64_t n, Blocks& blocks) {
+  blocks.length = larger<std::int64_t>(2048, ceil_div(ceil_div(n, Blocks::most), lanes) * lanes);
+  Softmax& r = blocks.whole;
+  r = {-__builtin_inff(), 0.0};
+  for (std::int64_t first = 0, b = 0; first < n; first += blocks.length, ++b) {
+    const std::int64_t last = smaller(n, first + blocks.length);
+    f32x16 m0(-__builtin_inff()), m1 = m0;
+    std::int64_t i = first;
+    for (; i + 2 * lanes <= last; i += 2 * lanes) {
+      m0 = max(load(l + i), m0);
+      m1 = max(load(l + i + lanes), m1);
+    }
+    float top = largest(max(m0, m1));
+    for (; i < last; ++i) top = l[i] > top ? l[i] : top;
+    blocks.top[b] = top;
+    const f32x16 shift(top == -__builtin_inff() ? 0.0f : top);  // a block of -inf weighs nothing
+    f32x16 s0(0.0f), s1(0.0f);
+    for (i = first; i + 2 * lanes <= last; i += 2 * lanes) {
+      const f32x16 e0 = exp(load(l + i) - shift), e1 = exp(load(l + i + lanes) - shift);
+      store(e + i, e0);
+      store(e + i + lanes, e1);
+      s0 += e0;
+      s1 += e1;
+    }
+    sweep(i, last, [&](std::int64_t j, std::int64_t k) LOMO_ALWAYS {
+      const f32x16 x = exp(load(l + j, k) - shift);
+      store(e + j, x, k);
+      s0 += select(lane_index() < static_cast<std::int32_t>(k), x, f32x16(0.0f));
+    });
+    const double mass = static_cast<double>(sum(s0 + s1));
+    if (top > r.max) {
+      r.sum = r.sum * std::exp(static_cast<double>(r.max) - static_cast<double>(top)) + mass;
+      r.max = top;
+    } else {
+      r.sum += mass * std::exp(static_cast<double>(top) - static_cast<double>(r.max));
+    }
+  }
+}
+
+// to [n] = the stored exponentials times `factor`, relative to the row's maximum, rounded.
+template <class T> void scale_exponentials(const float* e, T* to, std::int64_t n, const Blocks& blocks, double factor) {
+  for (std::int64_t first = 0, b = 0; first < n; first += blocks.length, ++b) {
+    const float f = static_cast<float>(std::exp(static_cast<double>(blocks.top[b]) - static_cast<double>(blocks.whole.max)) * factor);
+    sweep(first, smaller(n, first + blocks.length), [=](std::int64_t i, std::int64_t k) LOMO_ALWAYS { store(to + i, load(e + i, k) * f, k); });
+  }
+}
+
 // l = exp(l - shift) * factor, minus `scale` at the target where that is in [0, n).
 void to_gradient(float* l, std::int64_t n, float shift, double factor, double scale, std::int64_t target) {
   const bool here = target >= 0 && target < n;
@@ -59,6 +117,11 @@ void check_targets(const char* op, const std::int32_t* targets, std::int64_t row
 
 double gradient_scale(const float* scalars) { return static_cast<double>(scalars[at_inverse_tokens]) * static_cast<double>(scalars[at_loss_scale]); }
 
+// The attribute `grad`: no gradient, in the place of the logits, or in a third output.
+enum { none, in_place, separate };
+
+std::int64_t row_space(std::int64_t n) { return ceil_div(n, lanes) * lanes; }
+
 void cross_entropy(const Call& call) {
   const std::int64_t rows = call.in(0).count(), n = call.inout(0).last();
   same_size("cross_entropy", "logits", call.inout(0).count(), rows * n);
@@ -70,19 +133,43 @@ void cross_entropy(const Call& call) {
   float* logits = call.inout(0).as<float>();
   float* loss = call.out(0).as<float>();
   float* lse = call.out(1).as<float>();
-  const bool grad = call.flag(0);
-  split(call, rows, 1, 8 * n, [=](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t r = begin; r < end; ++r) {
-      float* l = logits + r * n;
-      const Softmax s = softmax_sum(l, n);
-      const double log_sum = static_cast<double>(s.max) + std::log(s.sum);
-      lse[r] = static_cast<float>(log_sum);
-      loss[r] = targets[r] < 0 ? 0.0f : static_cast<float>(log_sum - static_cast<double>(l[targets[r]]));
-      if (!grad) continue;
-      if (targets[r] < 0) std::memset(l, 0, static_cast<std::size_t>(n) * 4);
-      else to_gradient(l, n, s.max, scale / s.sum, scale, targets[r]);
-    }
+  const std::int64_t grad = call.integer(0);
+  LOMO_REQUIRE(call.outs == (grad == separate ? 3 : 2), "BadShape", "cross_entropy: grad %lld goes with %d outputs, not %d", static_cast<long long>(grad), grad == separate ? 3 : 2, call.outs);
+  if (grad == separate) same_size("cross_entropy", "gradient", call.out(2).count(), rows * n);
+  const Operand& gradient = grad == separate ? call.out(2) : call.inout(0);
+  float* const spaces = static_cast<float*>(call.workspace);
+  with_real(gradient.dtype, [&](auto* t) {
+    using T = pointee<decltype(t)>;
+    T* to = gradient.as<T>();
+    split(call, rows, 1, 8 * n, [=](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t r = begin; r < end; ++r) {
+        float* l = logits + r * n;
+        float* e = grad == separate ? spaces + omp_get_thread_num() * row_space(n) : l;
+        const bool trained = targets[r] >= 0;
+        const double wanted = trained ? static_cast<double>(l[targets[r]]) : 0.0;
+        Blocks blocks;
+        if (grad != none && trained) store_exponentials(l, e, n, blocks);
+        else blocks.whole = softmax_sum(l, n);
+        const Softmax& s = blocks.whole;
+        const double log_sum = static_cast<double>(s.max) + std::log(s.sum);
+        lse[r] = static_cast<float>(log_sum);
+        loss[r] = trained ? static_cast<float>(log_sum - wanted) : 0.0f;
+        if (grad == none) continue;
+        T* d = to + r * n;
+        if (!trained) {
+          std::memset(static_cast<void*>(d), 0, static_cast<std::size_t>(n) * sizeof(T));
+          continue;
+        }
+        scale_exponentials(e, d, n, blocks, scale / s.sum);
+        put(d + targets[r], static_cast<float>(std::exp(wanted - static_cast<double>(s.max)) * (scale / s.sum) - scale));
+      }
+    });
   });
+}
+
+// A row of exponentials per thread, where the gradient does not take the place of the logits.
+std::size_t cross_entropy_workspace(const Call& call) {
+  return call.outs == 3 ? static_cast<std::size_t>(larger(1, call.threads) * row_space(call.inout(0).last())) * sizeof(float) : 0;
 }
 
 void cross_entropy_tile(const Call& call) {
@@ -144,6 +231,7 @@ void cross_entropy_grad(const Call& call) {
 extern const Kernel kernels_cross_entropy[];
 const Kernel kernels_cross_entropy[] = {
     {"cross_entropy", "grad", accepts<"if|f|ff">, cross_entropy, nullptr},
+    {"cross_entropy", "grad", accepts<"if|f|ffr">, cross_entropy, cross_entropy_workspace},
     {"cross_entropy_tile", "column", accepts<"if|f|">, cross_entropy_tile, nullptr},
     {"cross_entropy_finish", "", accepts<"fi||ff">, cross_entropy_finish, nullptr},
     {"cross_entropy_grad", "column", accepts<"iff|f|">, cross_entropy_grad, nullptr},

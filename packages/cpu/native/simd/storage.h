@@ -130,6 +130,16 @@ LOMO_INLINE f32x16 load(const float* p, std::int64_t n) {
   return r;
 }
 LOMO_INLINE void store(float* p, const f32x16& a, std::int64_t n) { _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), a.part[0]); }
+LOMO_INLINE f32x16 load(const bf16* p, std::int64_t n) {
+  if (n >= lanes) return load(p);
+  f32x16 r;
+  r.part[0] = (native<float>)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1), p)), 16);
+  return r;
+}
+LOMO_INLINE void store(bf16* p, const f32x16& a, std::int64_t n) {
+  if (n >= lanes) return store(p, a);
+  _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << n) - 1), _mm512_cvtepi32_epi16((__m512i)bf16_nearest(a).part[0]));
+}
 #endif
 
 // The first n (0 to 16) elements only: short ends go through a copy on the stack.

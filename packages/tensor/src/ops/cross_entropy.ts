@@ -40,15 +40,19 @@ function toGradient(logits: View, lse: (row: number) => number, options: { targe
   }
 }
 
-/** loss f32 [C] and lse f32 [C] of logits f32 [C, V]; with grad 1 the logits become their gradient, scaled by the step's scalars. */
+/**
+ * loss f32 [C] and lse f32 [C] of logits f32 [C, V]. grad 1: the logits become their gradient, scaled by the step's scalars; grad 2: the
+ * gradient is a third output [C, V], rounded to the dtype that output has, and the logits stay as they are.
+ */
 export const crossEntropyOp: Op<Grad> = defineOp({
   name: 'cross_entropy',
   attributes: ['grad'],
-  dtypes: ['f32'],
-  infer: (ins, _, inouts) => {
-    const count = dimOf(inouts[0]!, 0);
-    if (dimOf(ins[0]!, 0) !== count) throw shapeError('cross_entropy', 'one target a row', [ins[0]!.shape, inouts[0]!.shape]);
-    return [0, 1].map(() => ({ shape: [count], dtype: 'f32' as const }));
+  dtypes: ['f32', 'bf16'],
+  infer: (ins, { grad }, inouts) => {
+    const logits = inouts[0]!;
+    const count = dimOf(logits, 0);
+    if (dimOf(ins[0]!, 0) !== count) throw shapeError('cross_entropy', 'one target a row', [ins[0]!.shape, logits.shape]);
+    return [...[0, 1].map(() => ({ shape: [count], dtype: 'f32' as const })), ...(grad === 2 ? [logits] : [])];
   },
   reference: ({ ins, inouts, outs }, { grad }) => {
     const [targets, scalars, logits] = [ins[0]!, ins[1]!, inouts[0]!];
@@ -61,12 +65,20 @@ export const crossEntropyOp: Op<Grad> = defineOp({
       outs[0]!.data[r] = target < 0 ? 0 : lse - row[target]!;
       outs[1]!.data[r] = lse;
     }
-    if (grad) toGradient(logits, (r) => outs[1]!.data[r]!, { targets, scale: scalars.data[1]! * scalars.data[3]!, column: 0 });
+    if (grad === 0) return;
+    if (grad === 2) outs[2]!.data.set(logits.data);
+    toGradient(grad === 2 ? outs[2]! : logits, (r) => outs[1]!.data[r]!, { targets, scale: scalars.data[1]! * scalars.data[3]!, column: 0 });
   },
   flops: (_, __, inouts) => 8 * numel(inouts[0]!.shape),
   sample: (random) => {
     const s = operands(random);
-    return { ins: [i32(s.targets), f32([8], s.scalars)], inouts: [f32([s.count, s.v], s.logits)], attributes: { grad: random.int(0, 1) } };
+    const grad = random.int(0, 2);
+    return {
+      ins: [i32(s.targets), f32([8], s.scalars)],
+      inouts: [f32([s.count, s.v], s.logits)],
+      ...(grad === 2 ? { outs: ['f32', 'f32', 'real'] as const } : {}),
+      attributes: { grad },
+    };
   },
 });
 

@@ -110,12 +110,16 @@ function chunksBackward(call: Call<HeadOptions>, needs: readonly boolean[]): (Te
     const part = logits.rows(0, to - from);
     const xs = x.rows(from, to);
     matmul(xs, w, { tb: true, into: part });
+    const dlogits = narrow === null ? part : narrow.rows(0, to - from);
     device.run(
       crossEntropyOp,
-      { ins: [targets.rows(from, to), head.step.scalars], inouts: [part], outs: [head.tokenLoss.rows(from, to), lse.rows(0, to - from)] },
-      { grad: 1 },
+      {
+        ins: [targets.rows(from, to), head.step.scalars],
+        inouts: [part],
+        outs: [head.tokenLoss.rows(from, to), lse.rows(0, to - from), ...(narrow === null ? [] : [dlogits])],
+      },
+      { grad: narrow === null ? 1 : 2 },
     );
-    const dlogits = operand(part, narrow);
     if (dx !== null) matmul(dlogits, w, { into: dx.rows(from, to) });
     if (dw !== null) weightGrad(dw.tensor, dlogits, xs, { row: 0, add: !fresh });
     fresh = false;
