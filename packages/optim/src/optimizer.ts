@@ -1,6 +1,6 @@
 // The optimizer: a rule, its state for every parameter, and the passes a step needs. Clipping by the global norm is another pass, never a flag in a rule.
 import type { Device, Grad, StepTensor, Tensor } from '@lomo/tensor';
-import { fill, gateCheck, LomoError, Parameter } from '@lomo/tensor';
+import { fill, gateCheck, isLomoError, LomoError, Parameter } from '@lomo/tensor';
 import type { Clip } from './clip.ts';
 import { addSquaredNorm, clipByOwnNorm, setCoefficient } from './clip.ts';
 import type { Rounding } from './rounding.ts';
@@ -171,10 +171,9 @@ export class Optimizer {
             { last: true },
           );
         } catch (error) {
-          // What could not be read back is missing from here on; before the first update that is only a step that did not happen.
-          if (settled === 0) throw error;
-          const why = error instanceof Error ? error.message : String(error);
-          throw new LomoError('TornStep', `${why}; the ${settled} parameters up to ${at} had been updated before. Go back to the last checkpoint.`, { settled, at }, error);
+          // Before the first update, what cannot be read back only means a step that did not happen.
+          if (settled === 0 || !isLomoError(error, 'FileError')) throw error;
+          throw new LomoError('TornStep', `${error.message}; the ${settled} parameters up to ${at} had been updated before. Go back to the last checkpoint.`, { settled, at }, error);
         }
         this.forgetOwnNorm(step);
       },

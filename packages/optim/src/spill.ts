@@ -2,7 +2,7 @@
 import type { Device, Grad, Parameter, Term, Tensor } from '@lomo/tensor';
 import { Dense, Grad as Gradient, numel, sizeOf } from '@lomo/tensor';
 
-/** Bytes outside the device; positions are absolute. Both throw a LomoError that names the place, and read and write all or nothing. */
+/** Bytes outside the device; positions are absolute. Both move all the bytes or throw LomoError 'FileError', naming the place. */
 export interface SpillStore {
   write(from: Uint8Array, position: number): Promise<void>;
   read(into: Uint8Array, position: number): Promise<void>;

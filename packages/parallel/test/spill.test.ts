@@ -1,38 +1,14 @@
 // Spilled gradients give the bits of a second backward: every rule, dtype, split, tied or not, kept or recomputed, in the arena or in a store.
 import { adalomo, adamw, lomo, sgd } from '@lomo/optim';
-import type { Clip, Rule, Spill, SpillStore } from '@lomo/optim';
-import { Device, LomoError } from '@lomo/tensor';
+import type { Clip, Rule, Spill } from '@lomo/optim';
+import { Device } from '@lomo/tensor';
 import { describe, expect, test } from 'vitest';
 import { makePlan, underPlan } from '../src/index.ts';
+import { bytesStore } from './bytes_store.ts';
 import type { TrialOptions } from './trial.ts';
 import { referenceBackend, refusal, Trial } from './trial.ts';
 
 const rules: readonly Rule[] = [lomo, adalomo(), adamw(), sgd];
-
-/** A store of bytes in the process; `fails` throws in place of the k-th call. */
-function bytesStore(options: { readonly fails?: (verb: 'read' | 'write', count: number) => boolean } = {}): SpillStore & { readonly counts: { read: number; write: number }; readonly size: () => number } {
-  let bytes = new Uint8Array(1 << 16);
-  let high = 0;
-  const counts = { read: 0, write: 0 };
-  const call = (verb: 'read' | 'write'): void => {
-    counts[verb]++;
-    if (options.fails?.(verb, counts[verb]) === true) throw new LomoError('FileError', `${verb} /scratch/spill: EIO, input/output error`, { path: '/scratch/spill', errno: 'EIO' });
-  };
-  return {
-    counts,
-    size: () => high,
-    write: async (from, position) => {
-      call('write');
-      while (position + from.byteLength > bytes.byteLength) bytes = Uint8Array.from({ length: 2 * bytes.byteLength }, (_, i) => bytes[i] ?? 0);
-      bytes.set(from, position);
-      high = Math.max(high, position + from.byteLength);
-    },
-    read: async (into, position) => {
-      call('read');
-      into.set(bytes.subarray(position, position + into.byteLength));
-    },
-  };
-}
 
 async function after(options: TrialOptions, spill: Spill | null): Promise<{ readonly digest: string; readonly norms: readonly number[] }> {
   // Stores hold f32, so the arithmetic must.
@@ -118,7 +94,7 @@ describe('memory', () => {
 describe('a store that fails', () => {
   test('while it is written: no weight changes, the error names path and errno, and the next step is as if this one had not been', async () => {
     let broken = 3;
-    const store = bytesStore({ fails: (verb, count) => verb === 'write' && count === broken });
+    const store = bytesStore((verb, count) => verb === 'write' && count === broken);
     const options: TrialOptions = { precision: 'f32', count: 2, optimizer: { rule: adamw(), clip: { norm: 0.3 } } };
     const trial = new Trial({ ...options, optimizer: { ...options.optimizer, spill: store } });
     const [before, { live }] = [await trial.digest(), trial.device.arena];
@@ -136,7 +112,7 @@ describe('a store that fails', () => {
 
   test('while it is read back: before the first update nothing has happened; later the step is torn, and says so', async () => {
     for (const broken of [1, 5]) {
-      const store = bytesStore({ fails: (verb, count) => verb === 'read' && count === broken });
+      const store = bytesStore((verb, count) => verb === 'read' && count === broken);
       const trial = new Trial({ precision: 'f32', optimizer: { rule: lomo, clip: { norm: 0.3 }, spill: store } });
       const [before, live] = [await trial.digest(), trial.device.arena.live];
       const error = await refusal(() => trial.step(1));
