@@ -1,6 +1,8 @@
-// The long checks of the workshop, not part of `npm test`: `pnpm test:long`.
+// The long checks of the workshop, not part of `npm test`: `pnpm test:long`. One file at a time: some take most of the machine's memory.
 import { defineConfig } from 'vitest/config';
+import { shared } from '../vitest.shared.ts';
 
 export default defineConfig({
-  test: { pool: 'forks', include: ['*/*.long.ts'], testTimeout: 900_000, hookTimeout: 240_000 },
+  ...shared,
+  test: { ...shared.test, include: ['*/*.long.ts'], fileParallelism: false, testTimeout: 900_000, hookTimeout: 240_000 },
 });
