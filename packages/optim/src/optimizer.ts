@@ -50,8 +50,8 @@ export function decaysMatrices(p: Parameter): boolean {
 export class Optimizer {
   readonly rule: Rule;
   readonly passes: readonly Pass[];
-  /** The same passes, leaving what they did in `telemetry`: the same bits and the same allocations. Null without the option. */
-  readonly measuredPasses: readonly Pass[] | null;
+  /** The same passes, leaving what they did in `telemetry`: the same bits and the same allocations. Without the option: `passes`. */
+  readonly measuredPasses: readonly Pass[];
   readonly telemetry: Telemetry | null;
   private readonly device: Device;
   private readonly options: OptimizerOptions;
@@ -74,7 +74,7 @@ export class Optimizer {
     const { telemetry = false } = options;
     this.telemetry = telemetry === false ? null : new Telemetry(device, parameters, { rule: options.rule, ...(telemetry === true ? {} : telemetry) });
     this.passes = this.makePasses(null);
-    this.measuredPasses = this.telemetry === null ? null : this.cleared(this.telemetry, this.makePasses(this.telemetry));
+    this.measuredPasses = this.telemetry === null ? this.passes : this.cleared(this.telemetry, this.makePasses(this.telemetry));
   }
 
   /** State tensors by parameter path and name, for saving and restoring: 'model.norm.weight' -> { v }. */

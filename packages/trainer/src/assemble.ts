@@ -47,6 +47,7 @@ export function assemble(device: Device, blueprint: Blueprint, store: SpillStore
     ...(clip === null ? {} : { clip }),
     weightDecay: config.weight_decay,
     rounding: config.rounding,
+    telemetry: config.telemetry,
     atomic: config.atomic,
     ...(by === 'two-pass' ? {} : { spill: by === 'memory' ? by : store! }),
   });

@@ -57,6 +57,7 @@ export const runSchema = z.strictObject({
   save_minutes: z.number().positive().default(10),
   save_total_limit: positive.default(2),
   logging_steps: positive.default(1),
+  telemetry: z.boolean().default(true).describe('logged steps say what they did to the weights: gradient norm, share of weights changed, of the update lost to rounding'),
   report_to: z.array(z.enum(['stdout', 'jsonl'])).default(['stdout', 'jsonl']),
   resume_from_checkpoint: z.union([z.string(), z.boolean()]).default(true).describe('true: the newest of output_dir, if any'),
   output_dir: z.string().optional().describe('default: runs/<run_name>'),

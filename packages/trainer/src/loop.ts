@@ -1,17 +1,19 @@
 // THE LOOP: one step after another, as an async iterable. Everything else a run does hangs on the events it yields.
 import { isLomoError, LomoError } from '@lomo/tensor';
 import type { HostBatch, Program, StepResult } from '@lomo/parallel';
-import type { Optimizer } from '@lomo/optim';
+import type { Optimizer, StepTelemetry } from '@lomo/optim';
 import type { LossScale } from './loss_scale.ts';
 
 /** What the loop runs over. `done`, `skipped` and the loss scale are its only state, and what a checkpoint keeps of it. */
 export interface Course {
   readonly program: Pick<Program, 'run'>;
-  readonly optimizer: Pick<Optimizer, 'passes'>;
+  readonly optimizer: Pick<Optimizer, 'passes' | 'measuredPasses' | 'telemetry'>;
   /** The micro-batches of step 1, 2, ... and which samples they hold: a pure function of the step. */
   batches(step: number): Promise<StepBatches>;
   /** Learning rate of step 1, 2, ... */
   rate(step: number): number;
+  /** Whether a step's telemetry is wanted. */
+  measures(step: number): boolean;
   readonly seed: number;
   readonly steps: number;
   readonly lossScale: Pick<LossScale, 'value' | 'accept' | 'shrink'>;
@@ -28,7 +30,8 @@ export interface StepBatches {
 }
 
 export type TrainEvent =
-  | ({ readonly kind: 'step'; readonly step: number; readonly lr: number; readonly lossScale: number; readonly milliseconds: number } & StepResult)
+  /** `telemetry`: null where it was not wanted. */
+  | ({ readonly kind: 'step'; readonly step: number; readonly lr: number; readonly lossScale: number; readonly milliseconds: number; readonly telemetry: StepTelemetry | null } & StepResult)
   /** Nothing of the step was kept, and it will not be tried again. `lossScale`: what a dynamic one was halved to, else null. */
   | { readonly kind: 'rejected'; readonly step: number; readonly error: LomoError; readonly lossScale: number | null }
   /** The step had changed some weights; the run went back to step `to` and will skip it. */
@@ -55,11 +58,13 @@ export async function* train(course: Course, options: { readonly signal?: AbortS
     const start = performance.now();
     try {
       const scale = lossScale.value;
-      const result = await program.run({ step, batches, passes: optimizer.passes, seed, lr, lossScale: scale });
+      const measured = course.measures(step);
+      const result = await program.run({ step, batches, passes: measured ? optimizer.measuredPasses : optimizer.passes, seed, lr, lossScale: scale });
+      const telemetry = (measured && (await optimizer.telemetry?.read())) || null;
       lossScale.accept();
       course.done = step;
       rejected = 0;
-      yield { kind: 'step', step, lr, lossScale: scale, milliseconds: performance.now() - start, ...result };
+      yield { kind: 'step', step, lr, lossScale: scale, milliseconds: performance.now() - start, telemetry, ...result };
     } catch (error) {
       if (!isLomoError(error)) throw error;
       const torn = error.code === 'TornStep';

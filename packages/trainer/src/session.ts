@@ -112,6 +112,10 @@ export class Session implements Course {
     return this.rates(step - 1);
   }
 
+  measures(step: number): boolean {
+    return this.config.telemetry && step % this.config.logging_steps === 0;
+  }
+
   async batches(step: number): Promise<StepBatches> {
     const { batches } = this.schedule.at(step - 1);
     return { batches, samples: batches.map((batch) => batch.samples.map((i) => this.train.where(i))) };
@@ -223,6 +227,6 @@ export function rootOf(config: RunConfig): string {
 
 /** What the weights of a run depend on, beside the model it begins with and the machine. */
 function fingerprintOf(config: RunConfig, data: Dataset): string {
-  const { output_dir: _o, run_name: _n, report_to: _r, logging_steps: _l, eval_steps: _e, save_steps: _s, save_minutes: _m, save_total_limit: _t, resume_from_checkpoint: _c, threads: _th, gradient_checkpointing: _g, eval_datasets: _ed, clip_by: _cb, spill_dir: _sd, ...rest } = config;
+  const { output_dir: _o, run_name: _n, report_to: _r, logging_steps: _l, telemetry: _te, eval_steps: _e, save_steps: _s, save_minutes: _m, save_total_limit: _t, resume_from_checkpoint: _c, threads: _th, gradient_checkpointing: _g, eval_datasets: _ed, clip_by: _cb, spill_dir: _sd, ...rest } = config;
   return createHash('sha256').update(JSON.stringify(rest)).update(data.fingerprint).digest('hex');
 }
