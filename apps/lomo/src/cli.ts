@@ -33,6 +33,7 @@ const range = (text: string): { from: number; to: number } => {
 const threads = new Option('--threads <n>', 'processor threads; default: the cores this process may use').argParser(integer);
 const listed = (value: string, before: readonly string[]): readonly string[] => [...before, value];
 const plugin = new Option('--plugin <module>', 'a module that brings a model family; may be given several times').argParser(listed).default([], 'none');
+const dtype = new Option('--dtype <name>', 'what weights are kept in while they are read; f16 halves their memory and computes in f32').choices(['f32', 'bf16', 'f16']).default('f32');
 const backend = new Option('--backend <name>', 'cpu, or reference (slow: the definition)').choices(['cpu', 'reference']).default('cpu');
 
 /** What stands at the end of a verb's --help: commands to type, and what they do. */
@@ -126,6 +127,7 @@ program
   .option('--template <text>', "how samples were laid out in training, e.g. '{prompt}{completion}'; default: a line feed between")
   .addOption(threads)
   .addOption(backend)
+  .addOption(dtype)
   .addOption(plugin)
   .option('--json', 'one line of JSON')
   .addHelpText('after', examples(['lomo eval runs/run/step-000300 --data test.jsonl', 'loss, perplexity, exact matches'], ['lomo eval my-model --data test.jsonl --samples 0 --json', 'the loss alone, for a script']))
@@ -143,6 +145,7 @@ program
   .option('--seed <n>', '', integer, 0)
   .addOption(threads)
   .addOption(backend)
+  .addOption(dtype)
   .addOption(plugin)
   .addHelpText('after', examples(['lomo generate runs/run/step-000300 --prompt "Once upon a time"', 'the likeliest text'], ['lomo generate my-model --prompt "Q: " --temperature 0.8 --top-p 0.9 --seed 1', 'drawn; the same seed, the same text']))
   .action(async (folder: string, flags) => (await import('./commands/generate.ts')).generate(folder, flags));

@@ -2,6 +2,7 @@
 import { openDataset, openTokenizer } from '@lomo/data';
 import { complete, openModel } from '@lomo/trainer';
 import { LomoError } from '@lomo/tensor';
+import type { DType } from '@lomo/tensor';
 import { openBackend } from '../backends.ts';
 import { onInterrupt } from '../interrupt.ts';
 import { loadPlugins } from '../plugins.ts';
@@ -18,6 +19,7 @@ export interface EvalFlags {
   readonly plugin: readonly string[];
   readonly threads?: number;
   readonly backend: 'cpu' | 'reference';
+  readonly dtype: DType;
   readonly json?: boolean;
 }
 
@@ -38,6 +40,7 @@ export async function evaluate(folder: string, flags: EvalFlags): Promise<void> 
   await using opened = await openModel(folder, {
     backend,
     families,
+    dtype: flags.dtype,
     text: { prompt: flags.maxSeqLength, fresh: 64 },
     batch: { tokens: capacity, maxSegments: steps.maxSegments, maxLength: flags.maxSeqLength },
   });

@@ -1,5 +1,6 @@
 // lomo generate: text from a model's folder.
 import { generate as generateIds } from '@lomo/models';
+import type { DType } from '@lomo/tensor';
 import { openModel } from '@lomo/trainer';
 import { openBackend } from '../backends.ts';
 import { onInterrupt } from '../interrupt.ts';
@@ -16,6 +17,7 @@ export interface GenerateFlags {
   readonly plugin: readonly string[];
   readonly threads?: number;
   readonly backend: 'cpu' | 'reference';
+  readonly dtype: DType;
 }
 
 /** Writes what follows the prompt, as it is made. */
@@ -26,7 +28,7 @@ export async function generate(folder: string, flags: GenerateFlags): Promise<vo
   const tokenizer = await openTokenizer(folder);
   const prompt = [...(await tokenizer.encode(flags.prompt))];
   await tokenizer.close();
-  await using opened = await openModel(folder, { backend, families, text: { prompt: prompt.length, fresh: flags.maxNewTokens } });
+  await using opened = await openModel(folder, { backend, families, dtype: flags.dtype, text: { prompt: prompt.length, fresh: flags.maxNewTokens } });
   using interrupt = onInterrupt(() => {});
   const { maxNewTokens, temperature, topK, topP, seed } = flags;
   const ids: number[] = [];
