@@ -91,9 +91,12 @@ export async function driveRun(session: Session, screen: Screen, signal: AbortSi
 function stepLine(event: Extract<FitEvent, { kind: 'step' }>, more: { session: Session; tokensPerSecond: number; left: number }): string {
   const { session, tokensPerSecond, left } = more;
   const { arena } = session.assembly.device;
-  const norm = event.gradNorm > 0 ? `  norm ${event.gradNorm.toFixed(2)}` : '';
+  const all = event.telemetry?.all;
+  const gradNorm = all?.gradNorm ?? event.gradNorm;
+  const norm = gradNorm > 0 ? `  norm ${gradNorm.toFixed(2)}` : '';
+  const lost = session.config.dtype === 'f32' || all === undefined || all.lost === null ? '' : `  lost ${percent(all.lost)}`;
   const memory = `${bytes(arena.live)} / ${bytes(arena.peak)} / ${bytes(session.plan.extent)}`;
-  return `  step ${String(event.step).padStart(String(session.steps).length)}/${session.steps}  loss ${event.loss.toFixed(4)}${norm}  lr ${event.lr.toExponential(2)}  ${count(tokensPerSecond)} tokens/s  memory live/peak/plan ${memory}  ${duration(left)} left`;
+  return `  step ${String(event.step).padStart(String(session.steps).length)}/${session.steps}  loss ${event.loss.toFixed(4)}${norm}${lost}  lr ${event.lr.toExponential(2)}  ${count(tokensPerSecond)} tokens/s  memory live/peak/plan ${memory}  ${duration(left)} left`;
 }
 
 function tokensOf(session: Session): number {
