@@ -2,9 +2,10 @@
 import type { CpuBackend } from '@lomo/cpu';
 import { createModel, initialise } from '@lomo/models';
 import { lomo, Optimizer } from '@lomo/optim';
-import type { Clip, Rule } from '@lomo/optim';
+import type { Clip, Rule, Spill } from '@lomo/optim';
 import type { HostBatch, ProgramOptions } from '@lomo/parallel';
 import { Program } from '@lomo/parallel';
+import type { DType } from '@lomo/tensor';
 import { Device, Random } from '@lomo/tensor';
 
 /** Settings of the model that tests may change. */
@@ -36,7 +37,11 @@ export interface SmallOptions extends Partial<Pick<ProgramOptions, 'accumulate' 
   readonly tileBytes?: number;
   readonly rule?: Rule;
   readonly clip?: Clip;
+  /** Where gradients wait for the norm; without it, a second backward. */
+  readonly spill?: Spill;
   readonly keeps?: boolean;
+  /** Of the weights; f32 unless given. */
+  readonly dtype?: DType;
   /** Tokens of a micro-batch. */
   readonly tokens: number;
   readonly microBatches: number;
@@ -45,11 +50,11 @@ export interface SmallOptions extends Partial<Pick<ProgramOptions, 'accumulate' 
 
 /** Device, model, optimizer and program; weights are the seed's. */
 export function small(backend: CpuBackend, options: SmallOptions) {
-  const { bytes = 96 * 2 ** 20, tileBytes, rule = lomo, clip, keeps = false, tokens, microBatches, config = {}, accumulate, headForm } = options;
+  const { bytes = 96 * 2 ** 20, tileBytes, rule = lomo, clip, keeps = false, tokens, microBatches, config = {}, accumulate, headForm, spill, dtype = 'f32' } = options;
   const device = options.on ?? new Device(backend, { bytes, ...(tileBytes === undefined ? {} : { tileBytes }) });
-  const model = createModel({ ...smallConfig, ...config }, device);
+  const model = createModel({ ...smallConfig, ...config }, device, { dtype });
   initialise(model, 7);
-  const optimizer = new Optimizer(device, model.parameters, { rule, weightDecay: 0.01, ...(clip === undefined ? {} : { clip }) });
+  const optimizer = new Optimizer(device, model.parameters, { rule, weightDecay: 0.01, ...(clip === undefined ? {} : { clip }), ...(spill === undefined ? {} : { spill }) });
   const program = new Program(device, model, {
     microBatches,
     tokens,

@@ -35,7 +35,7 @@ describe.each(cases)('%s', (_, options, optimizer) => {
       count = 0;
       const error = await trial.step(2).then(() => null, (e: unknown) => e);
       if (error === null) break;
-      expect(isLomoError(error, 'Injected'), String(error)).toBe(true);
+      expect(isLomoError(error, 'Injected'), `launch ${fails}`).toBe(true);
       expect(device.arena.live, `launch ${fails}`).toBe(live);
       expect(trial.parameters.map(({ block }) => block.owners)).toEqual(owners);
       expect([device.recorder, device.category]).toEqual([null, 'workspace']);
