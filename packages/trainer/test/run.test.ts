@@ -2,13 +2,12 @@
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { builtInFamilies, decoderStages, llama, nodeFiles, observeFiles } from '@lomo/models';
-import type { CausalStage, ModelFamily, StageBlueprint } from '@lomo/models';
+import { nodeFiles, observeFiles } from '@lomo/models';
 import { isLomoError, LomoError } from '@lomo/tensor';
-import type { Tensor } from '@lomo/tensor';
 import { afterEach, describe, expect, test } from 'vitest';
 import type { FitEvent, Session } from '../src/index.ts';
 import { fit, listCheckpoints, readState } from '../src/index.ts';
+import { openPoisoned } from './poisoned.ts';
 import { open, settings } from './tiny.ts';
 
 const sessions: Session[] = [];
@@ -131,55 +130,10 @@ test('whatever file call fails while saving, the last checkpoint is whole and th
   expect(good.step).toBe(2);
 });
 
-/** A family whose second block turns gradients, or activations, of chosen steps into infinities. */
-function poisoned(kind: 'gradient' | 'loss', steps: ReadonlySet<number>, clock: { step: number }): ModelFamily {
-  return {
-    ...llama,
-    modelType: 'poisoned',
-    parseConfig: (json) => llama.parseConfig({ ...json, model_type: 'llama' }),
-    stages: (config) =>
-      decoderStages(config as ReturnType<typeof llama.parseConfig>).map((blueprint): StageBlueprint => {
-        if (blueprint.name !== 'block 1') return blueprint;
-        return { ...blueprint, create: (build) => infect(blueprint.create(build), kind, () => steps.has(clock.step)) };
-      }),
-  } as ModelFamily;
-}
-
-function infect(stage: CausalStage, kind: 'gradient' | 'loss', sick: () => boolean): CausalStage {
-  const forward = stage.forward.bind(stage);
-  stage.forward = (batch, arriving) => {
-    const out = forward(batch, arriving)!;
-    if (kind === 'loss') {
-      if (sick()) out.device.writeNumbers(out, Array.from({ length: out.shape[0]! * out.shape[1]! }, () => NaN));
-      return out;
-    }
-    const { device } = out;
-    const copy = device.allocate({ shape: out.shape, dtype: out.dtype }, device.category);
-    device.copy(copy, out);
-    const ruin = (dy: Tensor): Tensor => {
-      const bad = device.allocate({ shape: dy.shape, dtype: dy.dtype }, 'workspace');
-      if (sick()) device.writeNumbers(bad, Array.from({ length: dy.shape[0]! * dy.shape[1]! }, () => Infinity));
-      else device.copy(bad, dy);
-      return bad;
-    };
-    device.recorder?.record({ op: { name: 'ruin', backward: (_, dys) => [ruin(dys[0]!)] }, ins: [out], outs: [copy], attributes: null });
-    out.dispose();
-    return copy;
-  };
-  return stage;
-}
-
-async function poisonedSession(kind: 'gradient' | 'loss', sick: number[], changes: Parameters<typeof open>[0] = {}) {
-  const clock = { step: 0 };
-  const model = settings().model_name_or_path;
-  const config = JSON.parse(readFileSync(join(model, 'config.json'), 'utf8')) as Record<string, unknown>;
-  writeFileSync(join(model, 'config.json'), JSON.stringify({ ...config, model_type: 'poisoned' }));
-  const session = await opened({ model_name_or_path: model, gradient_checkpointing: true, ...changes }, { families: [poisoned(kind, new Set(sick), clock), ...builtInFamilies] });
-  const batches = session.batches.bind(session);
-  session.batches = (step) => {
-    clock.step = step;
-    return batches(step);
-  };
+/** A session whose second block is ill at the steps `sick`. */
+async function poisonedSession(kind: 'gradient' | 'loss', sick: number[], changes: Parameters<typeof open>[0] = {}): Promise<Session> {
+  const session = await openPoisoned({ kind, sick: (step) => sick.includes(step) }, changes);
+  sessions.push(session);
   return session;
 }
 
