@@ -50,26 +50,26 @@ export function measureOf({ g, scalars, sums }: { readonly g: View; readonly sca
 }
 
 /**
- * Writes p[i] = round(value(i)) for every element of the tile, and with `measure` the sums of its rows; an f16 overflow closes the gate
- * before anything is written.
+ * Writes p[i] = round(value(i)) for every element of the tile, and with `measure` the sums of its rows. A value that f16 does not reach,
+ * whichever way it would be rounded, closes the gate before anything is written.
  */
 export function writeRounded(p: View, counters: View, options: UpdateAttributes & { readonly value: (i: number) => number; readonly measure?: Measure | null }): void {
   const seed = [counters.data[1]! >>> 0, counters.data[2]! >>> 0] as const;
-  const values = Float64Array.from(p.data, (_, i) => {
-    const value = options.value(i);
+  const next = Float64Array.from(p.data, (_, i) => options.value(i));
+  if (p.dtype === 'f16' && next.some((v) => !(Math.abs(v) <= 65504))) closeGate(counters, options.index);
+  if (counters.data[3] !== 0) return;
+  const values = next.map((value, i) => {
     if (options.rounding !== 1) return value;
     const word = randomWord({ seed, key: options.key, step: counters.data[0]!, element: options.element + i });
     return roundStochastic(value, p.dtype, word);
   });
-  if (p.dtype === 'f16' && values.some((v) => !(Math.abs(v) <= 65504))) closeGate(counters, options.index);
-  if (counters.data[3] !== 0) return;
   const measure = options.measure ?? null;
   if (measure !== null) {
     const { g, scalars, sums } = measure;
     const scale = scalars.data[scalar.lossScale]!;
     writeRowSums(sums, g.shape, (i) => {
       const stored = asStored(values[i]!, p);
-      return { before: p.data[i]!, next: p.dtype === 'f32' ? stored : options.value(i), stored, g: g.data[i]! / scale };
+      return { before: p.data[i]!, next: p.dtype === 'f32' ? stored : next[i]!, stored, g: g.data[i]! / scale };
     });
   }
   p.data.set(values);
