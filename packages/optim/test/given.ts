@@ -18,6 +18,8 @@ export interface UpdateOptions {
   readonly seed?: number;
   readonly lr: number;
   readonly lossScale?: number;
+  /** Through the passes that measure. */
+  readonly measured?: boolean;
 }
 
 export class Given {
@@ -27,9 +29,9 @@ export class Given {
   readonly parameters: ReadonlyMap<string, Parameter>;
   readonly optimizer: Optimizer;
 
-  constructor(start: Readonly<Record<string, Start>>, options: OptimizerOptions & { readonly tileBytes?: number }) {
-    const { tileBytes } = options;
-    this.device = new Device(this.backend, { bytes: 1 << 20, ...(tileBytes === undefined ? {} : { tileBytes }) });
+  constructor(start: Readonly<Record<string, Start>>, options: OptimizerOptions & { readonly tileBytes?: number; readonly bytes?: number }) {
+    const { tileBytes, bytes = 1 << 20 } = options;
+    this.device = new Device(this.backend, { bytes, ...(tileBytes === undefined ? {} : { tileBytes }) });
     this.step = new StepTensor(this.device);
     const made = Object.entries(start).map(([path, { shape, values, dtype = 'f32', trainable = true }]) => {
       const p = this.device.parameter(path, { shape, dtype, trainable });
@@ -43,10 +45,11 @@ export class Given {
 
   /** One step on the given gradients, settled in the order in which they are named; nothing is rounded to float32 on the way in. */
   async update(gradients: Readonly<Record<string, ArrayLike<number>>>, options: UpdateOptions): Promise<StepOutcome> {
-    const { step = 1, seed = 1, lr, lossScale = 1 } = options;
+    const { step = 1, seed = 1, lr, lossScale = 1, measured = false } = options;
+    const { passes, measuredPasses } = this.optimizer;
     this.step.begin({ step, seed, lr, trained: 1, lossScale });
     this.backend.writeExact(this.step.scalars, [lr, 1, 1, lossScale, 0, 0, 0, 0]);
-    for (const pass of this.optimizer.passes) {
+    for (const pass of measured ? measuredPasses : passes) {
       Object.entries(gradients).forEach(([path, values], order) => {
         const p = this.parameters.get(path)!;
         const value = this.device.allocate({ shape: p.shape, dtype: 'f32' }, 'gradient');
