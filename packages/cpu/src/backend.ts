@@ -8,7 +8,7 @@ import { CpuStopwatch } from './stopwatch.ts';
 import { availableCores } from './threads.ts';
 
 /** Instruction sets the kernels are compiled for; 'portable' runs anywhere. */
-export type Isa = 'portable' | 'avx2' | 'avx512';
+export type Isa = 'portable' | 'avx2' | 'avx512' | 'avx512_bf16';
 
 export interface CpuOptions {
   /** OpenMP threads; by default the physical cores this process may use. */

@@ -39,7 +39,7 @@ test('bad options are refused', () => {
 test('the backend tells what it runs on', async () => {
   const backend = cpu();
   expect(backend.threads).toBe(availableCores());
-  expect(['portable', 'avx2', 'avx512']).toContain(backend.isa);
+  expect(['portable', 'avx2', 'avx512', 'avx512_bf16']).toContain(backend.isa);
   expect(backend.libraries).toEqual([{ name: 'oneDNN', version: expect.stringMatching(/^[23]\.\d+\.\d+$/), path: expect.stringMatching(/libdnnl\.so/) }]);
   expect(backend.traits.chunk).toBe(512);
   await backend[Symbol.asyncDispose]();
@@ -48,7 +48,7 @@ test('the backend tells what it runs on', async () => {
 test('every instruction set of this machine adds alike', async () => {
   const { data, values } = draw(new Random(3), 1000, 'f32');
   let tried = 0;
-  for (const isa of ['portable', 'avx2', 'avx512'] as const) {
+  for (const isa of ['portable', 'avx2', 'avx512', 'avx512_bf16'] as const) {
     if (errorOf({ isa }) !== null) continue;
     const backend = cpu({ isa, threads: 1 });
     expect(backend.isa).toBe(isa);

@@ -22,6 +22,8 @@ export interface Case {
   readonly operands: readonly Placed[];
   /** Largest magnitude of the terms that outputs sum, where the sample says so; else 0. */
   readonly terms: number;
+  /** What the sample says of intermediate values rounded to 16 bits. */
+  readonly rounded: number;
   readonly signature: KernelSignature;
 }
 
@@ -75,6 +77,7 @@ export function makeCase(op: Op, dtype: DType, seed: number): Case {
     attributes: sample.attributes,
     operands: [...ins, ...inouts, ...outs],
     terms: sample.terms ?? 0,
+    rounded: sample.rounded ?? 0,
     signature: { ins: types(ins), inouts: types(inouts), outs: types(outs) },
   };
 }
@@ -199,7 +202,7 @@ function judge(one: Case, after: readonly TypedArray[], options: { readonly chun
     const magnitude = Math.max(one.terms, largest([want]) || largest(written) || largest(views('in').map((v) => v.data)));
     let [reported, flipped] = [false, 0];
     for (let e = 0; e < want.length; e++) {
-      const limit = allowed(want[e]!, { dtype, magnitude, length, stochastic });
+      const limit = allowed(want[e]!, { dtype, magnitude, length, stochastic, rounded: one.rounded });
       const off = isReal(dtype) && overflowed(got[e]!, want[e]!, dtype) ? 0 : distance(got[e]!, want[e]!);
       if (off > 0) flipped++;
       const ratio = off === 0 ? 0 : off / limit;

@@ -16,6 +16,8 @@ export interface Bar {
   readonly length: number;
   /** True where a random word decides between two neighbours: a threshold computed in f32 may fall on the other side. */
   readonly stochastic: boolean;
+  /** Magnitude of intermediate values that may have been rounded to `dtype` where that has 16 bits. */
+  readonly rounded: number;
 }
 
 /**
@@ -32,7 +34,7 @@ export function lengthOf(flops: number, written: readonly { readonly shape: read
  * - f32: every one of `length` operations may round once against the tensor's largest magnitude (partial sums may be larger than the sum
  *   that remains, which the factor 2 covers), and 16 units cover exp, log, sin, division and reciprocal roots.
  * - bf16, f16: arithmetic is f32, so the same, and half a unit of the 16-bit result for its one rounding; a whole unit where rounding is
- *   stochastic.
+ *   stochastic. Half a unit of `rounded` besides.
  */
 export function allowed(want: number, bar: Bar): number {
   if (bar.dtype === 'i32' || bar.dtype === 'u8') return 0;
@@ -41,7 +43,7 @@ export function allowed(want: number, bar: Bar): number {
   const { bits, least } = narrow[bar.dtype];
   // The computed value may lie in the next binade, where units are larger.
   const exponent = Math.max(least, Math.floor(Math.log2(Math.abs(want) + accumulated + Number.MIN_VALUE)));
-  return accumulated + 2 ** (exponent - bits) * (bar.stochastic ? 1 : 0.5);
+  return accumulated + 2 ** (exponent - bits) * (bar.stochastic ? 1 : 0.5) + 2 ** (-bits - 1) * bar.rounded;
 }
 
 /** |got - want| where both are numbers; 0 for equal infinities and for two NaNs; Infinity where only one is finite. */

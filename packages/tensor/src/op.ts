@@ -30,6 +30,11 @@ export interface Sample<A extends Attributes> {
   readonly outs?: readonly (DType | 'real' | 'activation')[];
   /** Largest magnitude of the terms an output element sums, for ops whose terms may cancel to far less: errors are judged against it. */
   readonly terms?: number;
+  /**
+   * Magnitude that intermediate values rounded to a 16-bit case's dtype may bring into an output, for ops whose kernels multiply them on
+   * units that take 16-bit operands only (attention's weights); half a unit of it is allowed besides. Default 0.
+   */
+  readonly rounded?: number;
   readonly attributes: A;
 }
 

@@ -7,7 +7,7 @@
 
 namespace lomo {
 
-// The set called `wanted` ('portable', 'avx2', 'avx512'), or the best this machine runs where `wanted` is empty.
+// The set called `wanted` ('portable', 'avx2', 'avx512', 'avx512_bf16'), or the best this machine runs where `wanted` is empty.
 // Throws UnsupportedIsa where the machine or this build lacks it.
 const KernelSet& choose_kernels(const std::string& wanted);
 

@@ -11,31 +11,46 @@
 namespace lomo::LOMO_ISA {
 
 // A row block on its way over the keys. Blocks called _t have rows in their lanes.
-struct Return {
+template <class U> struct Return {
   RowBlock rows;
-  float *q, *dout;               // [64, padded]
-  float *q_t, *dout_t, *dq_t;    // [padded, 64]
+  U *q, *dout;                   // [64 / per, padded], units along rows
+  U *q_t, *dout_t;               // [padded / per, 64], units along dim
+  float* dq_t;                   // [padded, 64]
   float *lse2, *inner, *factor;  // [64]: lse in powers of two, sum of o times its gradient, scale
   Sight* sight;
 };
-// What one thread works in.
-struct BackwardSpace {
-  float *k, *v;      // [64, padded]
-  float *p_t, *ds_t; // [keys 64, 64]
-  float *dk, *dv;    // [keys of a segment, padded] in one pass, [64, padded] in two
-  Return row[largest_span];
+// What one thread works in. With f32 units p and ds take the place of the products they are made from, and each block serves all its uses.
+template <class U> struct BackwardSpace {
+  float* rows;             // [64, padded]
+  U *k, *v;                // [64, padded / per], units along dim
+  U* k_units;              // [64 / per, padded], units along keys
+  float *s_t, *dp_t;       // products [keys 64, 64]
+  U *p, *ds;               // [keys 64, 64 / per], units along rows
+  U* ds_units;             // [64 / per, 64], units along keys
+  float *dk, *dv;          // [keys of a segment, padded] in one pass, [64, padded] in two
+  Return<U> row[largest_span];
 };
 // Row blocks side by side: as many as fit a second-level cache of 1 MiB beside the rest.
 inline std::int64_t backward_span(const Attention& a) { return a.padded <= 64 ? largest_span : a.padded <= 128 ? 2 : 1; }
-inline BackwardSpace backward_space(const Attention& a, std::int64_t sum_keys, Cutter& cut) {
+template <class U> BackwardSpace<U> backward_space(const Attention& a, std::int64_t sum_keys, Cutter& cut) {
   const std::int64_t block = block_rows * a.padded, scores = block_keys * block_rows;
-  BackwardSpace w{};
-  for (float** p : {&w.k, &w.v}) *p = cut.take<float>(block);
-  for (float** p : {&w.p_t, &w.ds_t}) *p = cut.take<float>(scores);
+  BackwardSpace<U> w{};
+  w.rows = cut.take<float>(block);
+  for (U** p : {&w.k, &w.v}) *p = cut.take<U>(block / per<U>);
+  for (float** p : {&w.s_t, &w.dp_t}) *p = cut.take<float>(scores);
+  if constexpr (per<U> == 1) {
+    w.k_units = w.k;
+    w.p = w.s_t;
+    w.ds = w.ds_units = w.dp_t;
+  } else {
+    w.k_units = cut.take<U>(block / per<U>);
+    for (U** p : {&w.p, &w.ds, &w.ds_units}) *p = cut.take<U>(scores / per<U>);
+  }
   for (float** p : {&w.dk, &w.dv}) *p = cut.take<float>(sum_keys * a.padded);
   for (std::int64_t i = 0; i < backward_span(a); ++i) {
-    Return& x = w.row[i];
-    for (float** p : {&x.q, &x.dout, &x.q_t, &x.dout_t, &x.dq_t}) *p = cut.take<float>(block);
+    Return<U>& x = w.row[i];
+    for (U** p : {&x.q, &x.dout, &x.q_t, &x.dout_t}) *p = cut.take<U>(block / per<U>);
+    x.dq_t = cut.take<float>(block);
     for (float** p : {&x.lse2, &x.inner, &x.factor}) *p = cut.take<float>(block_rows);
     x.sight = cut.take<Sight>(1);
   }
@@ -49,14 +64,26 @@ template <class T> struct BackwardData {
   T *dq, *dk, *dv;
 };
 
+// Rows of x with units along rows in `to` and along dim in `to_t`; works in `space` [64, padded] floats.
+template <class U, class T> void turn_rows(const Attention& a, const RowBlock& rows, const T* x, float* space, U* to, U* to_t) {
+  const std::int64_t n = rows.vectors * lanes, length = a.padded / per<U>;
+  if constexpr (per<U> == 1) {
+    pack_rows(a, rows, x, 1.0f, to);
+    transpose(n, length, to, length, to_t, block_rows);
+  } else {
+    U* packed = reinterpret_cast<U*>(space);
+    pack_rows(a, rows, x, 1.0f, packed);
+    transpose(n, length, packed, length, to_t, block_rows);
+    pair_rows(n, a.padded, packed, to);
+  }
+}
+
 // Everything about a row block that does not depend on the keys.
-template <class T> void prepare_rows(const Attention& a, const Return& w, const BackwardData<T>& x) {
+template <class U, class T> void prepare_rows(const Attention& a, const Return<U>& w, const BackwardData<T>& x, float* space) {
   const RowBlock& rows = w.rows;
   const std::int64_t n = rows.vectors * lanes;
-  pack_rows(a, rows, x.q, 1.0f, w.q);
-  pack_rows(a, rows, x.dout, 1.0f, w.dout);
-  transpose(n, a.padded, w.q, a.padded, w.q_t, block_rows);
-  transpose(n, a.padded, w.dout, a.padded, w.dout_t, block_rows);
+  turn_rows(a, rows, x.q, space, w.q, w.q_t);
+  turn_rows(a, rows, x.dout, space, w.dout, w.dout_t);
   look(a, rows, *w.sight);
   for (std::int64_t i = 0; i < n; ++i) {
     w.factor[i] = static_cast<float>(a.scale);
@@ -66,83 +93,108 @@ template <class T> void prepare_rows(const Attention& a, const Return& w, const 
     const float lse = x.lse[rows.head(a, i) * a.tokens + rows.token(a, i)];
     if (lse == -std::numeric_limits<float>::infinity()) continue;
     w.lse2[i] = lse * 1.44269504f;
-    const T* o = x.o + a.query(rows.token(a, i), rows.head(a, i));
+    const std::int64_t at = a.query(rows.token(a, i), rows.head(a, i));
     f32x16 inner(0.0f);
-    for (std::int64_t j = 0; j < a.dim; j += lanes) inner = fma(load(w.dout + i * a.padded + j), load(o + j, row_left(a, j)), inner);
+    for (std::int64_t j = 0; j < a.dim; j += lanes) inner = fma(load(x.dout + at + j, row_left(a, j)), load(x.o + at + j, row_left(a, j)), inner);
     w.inner[i] = sum(inner);
   }
 }
 
 // Scores and products of one run become weights p and gradients of scores ds, both 0 where a row does not see a key.
-inline void differentiate(const Return& w, float* p_t, float* ds_t, const Run& run, std::int64_t begin, const Slope& slope) {
+template <class U> void differentiate(const Return<U>& w, const BackwardSpace<U>& space, const Run& run, std::int64_t begin, const Slope& slope) {
   const f32x16 zero(0.0f), steepness(slope.steepness), sign(slope.sign);
   for (std::int64_t v = run.first; v < run.last; ++v) {
     const f32x16 lse2 = load(w.lse2 + v * lanes), inner = load(w.inner + v * lanes), s_factor = steepness * sign;
     const bool all = w.sight->sees_all(v, run.begin, run.end);
-    for (std::int64_t j = run.begin; j < run.end; ++j) {
-      float* p_at = p_t + (j - begin) * block_rows + v * lanes;
-      float* ds_at = ds_t + (j - begin) * block_rows + v * lanes;
-      f32x16 p = exp2_small(fma(load(p_at), s_factor, -lse2));
-      f32x16 ds = p * (load(ds_at) - inner);
+    // Stores p of key j, returns its ds.
+    const auto one = [&](std::int64_t j) LOMO_ALWAYS {
+      const std::int64_t at = (j - begin) * block_rows + v * lanes;
+      f32x16 p = exp2_small(fma(load(space.s_t + at), s_factor, -lse2));
+      f32x16 ds = p * (load(space.dp_t + at) - inner);
       if (!all) {
         const mask16 seen = w.sight->of(v, j);
         p = select(seen, p, zero);
         ds = select(seen, ds, zero);
       }
-      store(p_at, p);
-      store(ds_at, ds);
+      if constexpr (per<U> == 1) {
+        store(space.p + at, p);
+        store(space.ds + at, ds);
+      } else {
+        store_half(space.p + at / per<U>, p);
+        store_half(space.ds + at / per<U>, ds);
+      }
+      return ds;
+    };
+    if constexpr (per<U> == 1) {
+      for (std::int64_t j = run.begin; j < run.end; ++j) one(j);
+    } else {
+      for (std::int64_t j = run.begin; j < run.end; j += 2) {
+        const f32x16 first = one(j);
+        store_pairs(space.ds_units + (j - begin) / 2 * block_rows + v * lanes, first, j + 1 < run.end ? one(j + 1) : zero);
+      }
     }
   }
 }
 
 inline void clear_floats(float* p, std::int64_t count) { std::memset(p, 0, static_cast<std::size_t>(count) * sizeof(float)); }
 
-// One row block beside keys begin .. end, packed in k and v: adds to dq_t where wanted, and to dk, dv (their rows of key `begin`) unless null.
-inline void differentiate_block(const Attention& a, const Return& w, const BackwardSpace& space, std::int64_t begin, std::int64_t end, bool want_dq, float* dk, float* dv) {
+// One row block beside keys begin .. end, packed: adds to dq_t where wanted, and to dk, dv (their rows of key `begin`) unless null.
+template <class U>
+void differentiate_block(const Attention& a, const Return<U>& w, const BackwardSpace<U>& space, std::int64_t begin, std::int64_t end, bool want_dq, float* dk, float* dv) {
   const Slope slope = slope_of(a.scale);
   const Runs runs = runs_of(w.rows, *w.sight, begin, end);
-  const std::int64_t whole = ceil_div(a.dim, width) * width;
+  const std::int64_t whole = ceil_div(a.dim, width) * width, length = a.padded / per<U>, dim = units<U>(a.dim);
   for (int r = 0; r < runs.count; ++r) {
     const Run& run = runs.run[r];
     const std::int64_t at = run.begin - begin, keys = run.end - run.begin, lane0 = run.first * lanes, n = (run.last - run.first) * lanes;
-    const std::int64_t real = smaller(n, w.rows.count - lane0);
-    float *p_t = space.p_t + at * block_rows + lane0, *ds_t = space.ds_t + at * block_rows + lane0;
-    const float *k = space.k + at * a.padded, *v = space.v + at * a.padded;
-    product<Stored::rows>(keys, n, a.dim, {k, a.padded, w.q_t + lane0, block_rows}, {p_t, block_rows, Begin::zero, nullptr});
-    product<Stored::rows>(keys, n, a.dim, {v, a.padded, w.dout_t + lane0, block_rows}, {ds_t, block_rows, Begin::zero, nullptr});
-    differentiate(w, space.p_t, space.ds_t, run, begin, slope);
-    if (want_dq) product<Stored::columns>(a.dim, n, keys, {k, a.padded, ds_t, block_rows}, {w.dq_t + lane0, block_rows, Begin::sum, nullptr});
+    const std::int64_t real = units<U>(smaller(n, w.rows.count - lane0)), first = at * block_rows + lane0;
+    product<Stored::rows, U>(keys, n, dim, {space.k + at * length, length, w.q_t + lane0, block_rows}, {space.s_t + first, block_rows, Begin::zero, nullptr});
+    product<Stored::rows, U>(keys, n, dim, {space.v + at * length, length, w.dout_t + lane0, block_rows}, {space.dp_t + first, block_rows, Begin::zero, nullptr});
+    differentiate(w, space, run, begin, slope);
+    if (want_dq) {
+      const std::int64_t key = at / per<U>;
+      product<Stored::columns, U>(a.dim, n, units<U>(keys), {space.k_units + key * a.padded, a.padded, space.ds_units + key * block_rows + lane0, block_rows},
+                                  {w.dq_t + lane0, block_rows, Begin::sum, nullptr});
+    }
     if (dk == nullptr) continue;
-    product<Stored::rows>(keys, whole, real, {p_t, block_rows, w.dout + lane0 * a.padded, a.padded}, {dv + at * a.padded, a.padded, Begin::sum, nullptr});
-    product<Stored::rows>(keys, whole, real, {ds_t, block_rows, w.q + lane0 * a.padded, a.padded}, {dk + at * a.padded, a.padded, Begin::sum, nullptr});
+    const std::int64_t row = lane0 / per<U> * a.padded;
+    product<Stored::rows, U>(keys, whole, real, {space.p + first / per<U>, block_rows / per<U>, w.dout + row, a.padded}, {dv + at * a.padded, a.padded, Begin::sum, nullptr});
+    product<Stored::rows, U>(keys, whole, real, {space.ds + first / per<U>, block_rows / per<U>, w.q + row, a.padded}, {dk + at * a.padded, a.padded, Begin::sum, nullptr});
   }
+}
+
+// Keys begin .. end in every arrangement that the products want.
+template <class U, class T>
+void arrange_keys(const Attention& a, const Segment& segment, std::int64_t group, const BackwardData<T>& x, std::int64_t begin, std::int64_t end, const BackwardSpace<U>& w) {
+  pack_keys(a, segment, group, x.k, begin, end, w.k);
+  pack_keys(a, segment, group, x.v, begin, end, w.v);
+  if constexpr (per<U> != 1) pair_rows(end - begin, a.padded, w.k, w.k_units);
 }
 
 // Row blocks first .. first + count side by side over all their key blocks, in ascending order; writes their dq, and adds to dk and dv of
 // the segment where wanted.
 template <class T>
-void differentiate_rows(const Attention& a, const Segment& segment, std::int64_t group, std::int64_t first, std::int64_t count, BackwardSpace& w, const BackwardData<T>& x,
+void differentiate_rows(const Attention& a, const Segment& segment, std::int64_t group, std::int64_t first, std::int64_t count, BackwardSpace<unit<T>>& w, const BackwardData<T>& x,
                         bool want_keys) {
   std::int64_t begin = segment.keys, last = 0;
   for (std::int64_t i = 0; i < count; ++i) {
-    Return& row = w.row[i];
+    Return<unit<T>>& row = w.row[i];
     row.rows = row_block(a, segment, group, first + i);
-    prepare_rows(a, row, x);
+    prepare_rows(a, row, x, w.rows);
     clear_floats(row.dq_t, a.padded * block_rows);
     begin = smaller<std::int64_t>(begin, row.sight->low[0]);
     last = larger<std::int64_t>(last, row.sight->high[row.rows.vectors * lanes - 1] + 1);
   }
   for (begin = begin / block_keys * block_keys; begin < last; begin += block_keys) {
     const std::int64_t end = smaller(segment.keys, begin + block_keys);
-    pack_keys(a, segment, group, x.k, begin, end, w.k);
-    pack_keys(a, segment, group, x.v, begin, end, w.v);
+    arrange_keys(a, segment, group, x, begin, end, w);
     for (std::int64_t i = 0; i < count; ++i)
       differentiate_block(a, w.row[i], w, begin, end, true, want_keys ? w.dk + begin * a.padded : nullptr, want_keys ? w.dv + begin * a.padded : nullptr);
   }
   for (std::int64_t i = 0; i < count; ++i) {
-    const Return& row = w.row[i];
-    transpose(a.padded, row.rows.vectors * lanes, row.dq_t, block_rows, row.q, a.padded);
-    unpack_rows(a, row.rows, row.q, row.factor, x.dq);
+    const Return<unit<T>>& row = w.row[i];
+    transpose(a.padded, row.rows.vectors * lanes, row.dq_t, block_rows, w.rows, a.padded);
+    unpack_rows(a, row.rows, w.rows, row.factor, x.dq);
   }
 }
 
@@ -156,7 +208,7 @@ void unpack_keys(const Attention& a, const Segment& segment, std::int64_t group,
 }
 
 // One pass over a segment and group: five products a block.
-template <class T> void one_pass(const Attention& a, const Segment& segment, std::int64_t group, BackwardSpace& w, const BackwardData<T>& x) {
+template <class T> void one_pass(const Attention& a, const Segment& segment, std::int64_t group, BackwardSpace<unit<T>>& w, const BackwardData<T>& x) {
   clear_floats(w.dk, segment.keys * a.padded);
   clear_floats(w.dv, segment.keys * a.padded);
   const std::int64_t blocks = row_blocks(a, segment), span = backward_span(a);
@@ -167,18 +219,17 @@ template <class T> void one_pass(const Attention& a, const Segment& segment, std
 
 // All row blocks for one key block, in ascending order; writes its dk and dv.
 template <class T>
-void differentiate_keys(const Attention& a, const Segment& segment, std::int64_t group, std::int64_t block, BackwardSpace& w, const BackwardData<T>& x) {
+void differentiate_keys(const Attention& a, const Segment& segment, std::int64_t group, std::int64_t block, BackwardSpace<unit<T>>& w, const BackwardData<T>& x) {
   const std::int64_t begin = block * block_keys, end = smaller(segment.keys, begin + block_keys);
   clear_floats(w.dk, (end - begin) * a.padded);
   clear_floats(w.dv, (end - begin) * a.padded);
-  pack_keys(a, segment, group, x.k, begin, end, w.k);
-  pack_keys(a, segment, group, x.v, begin, end, w.v);
-  Return& row = w.row[0];
+  arrange_keys(a, segment, group, x, begin, end, w);
+  Return<unit<T>>& row = w.row[0];
   for (std::int64_t b = 0; b < row_blocks(a, segment); ++b) {
     row.rows = row_block(a, segment, group, b);
     look(a, row.rows, *row.sight);
     if (row.sight->high[row.rows.vectors * lanes - 1] < begin || row.sight->low[0] >= end) continue;
-    prepare_rows(a, row, x);
+    prepare_rows(a, row, x, w.rows);
     differentiate_block(a, row, w, begin, end, false, w.dk, w.dv);
   }
   unpack_keys(a, segment, group, begin, end, w.dk, static_cast<float>(a.scale), x.dk);
@@ -195,7 +246,7 @@ inline std::int64_t sum_keys(const Attention& a) {
 inline std::size_t attention_backward_workspace(const Call& call) {
   const Attention a = attention_of("attention_backward", call);
   Cutter cut(nullptr);
-  backward_space(a, sum_keys(a), cut);
+  with_real(call.in(0).dtype, [&](auto* t) { backward_space<unit<pointee<decltype(t)>>>(a, sum_keys(a), cut); });
   return blocks_bytes(a) + cut.used() * static_cast<std::size_t>(larger(1, call.threads));
 }
 
@@ -229,9 +280,9 @@ inline void attention_backward(const Call& call) {
 #pragma omp parallel num_threads(threads)
     {
       Cutter count(nullptr);
-      backward_space(a, sums, count);
+      backward_space<unit<T>>(a, sums, count);
       Cutter cut(spaces + count.used() * static_cast<std::size_t>(omp_get_thread_num()));
-      BackwardSpace w = backward_space(a, sums, cut);
+      BackwardSpace<unit<T>> w = backward_space<unit<T>>(a, sums, cut);
 #pragma omp for schedule(dynamic, 1)
       for (std::int64_t task = 0; task < tasks; ++task) {
         if (one) {

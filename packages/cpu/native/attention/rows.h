@@ -1,4 +1,4 @@
-// One block of query rows beside one block of keys: packing to f32, what each row sees, and the runs of keys worth computing.
+// One block of query rows beside one block of keys: packing to units, what each row sees, and the runs of keys worth computing.
 #pragma once
 
 #include "segments.h"
@@ -25,15 +25,11 @@ inline RowBlock row_block(const Attention& a, const Segment& segment, std::int64
 // Elements of a vector at j that belong to the row.
 LOMO_INLINE std::int64_t row_left(const Attention& a, std::int64_t j) { return smaller<std::int64_t>(lanes, a.dim - j); }
 
-// Rows of x [tokens, heads, dim] as f32 [16 vectors, padded], times `factor`; what lies beyond a row or the last row is 0.
-template <class T> void pack_rows(const Attention& a, const RowBlock& rows, const T* x, float factor, float* to) {
-  for (std::int64_t i = 0; i < rows.vectors * lanes; ++i, to += a.padded) {
-    if (i >= rows.count) {
-      for (std::int64_t j = 0; j < a.padded; j += lanes) store(to + j, f32x16(0.0f));
-      continue;
-    }
-    const T* from = x + a.query(rows.token(a, i), rows.head(a, i));
-    for (std::int64_t j = 0; j < a.padded; j += lanes) store(to + j, load(from + j, row_left(a, j)) * factor);
+// Rows of x [tokens, heads, dim] as units [16 vectors, padded / per], times `factor`; what lies beyond a row or the last row is 0.
+template <class U, class T> void pack_rows(const Attention& a, const RowBlock& rows, const T* x, float factor, U* to) {
+  for (std::int64_t i = 0; i < rows.vectors * lanes; ++i, to += a.padded / per<U>) {
+    if (i >= rows.count) clear_row(a.padded, to);
+    else copy_row(x + a.query(rows.token(a, i), rows.head(a, i)), a.dim, a.padded, factor, to);
   }
 }
 // The way back: rows [count, padded] times factor[row], rounded into x.
@@ -43,11 +39,19 @@ template <class T> void unpack_rows(const Attention& a, const RowBlock& rows, co
     for (std::int64_t j = 0; j < a.dim; j += lanes) store(to + j, load(from + j) * factor[i], row_left(a, j));
   }
 }
-// Rows begin .. end of one segment and group of x [keys, groups, dim] as f32 [end - begin, padded].
-template <class T> void pack_keys(const Attention& a, const Segment& segment, std::int64_t group, const T* x, std::int64_t begin, std::int64_t end, float* to) {
-  for (std::int64_t i = begin; i < end; ++i, to += a.padded) {
-    const T* from = x + a.key(segment.k + i, group);
-    for (std::int64_t j = 0; j < a.padded; j += lanes) store(to + j, load(from + j, row_left(a, j)));
+// Rows begin .. end of one segment and group of x [keys, groups, dim] as units [end - begin, padded / per].
+template <class U, class T> void pack_keys(const Attention& a, const Segment& segment, std::int64_t group, const T* x, std::int64_t begin, std::int64_t end, U* to) {
+  for (std::int64_t i = begin; i < end; ++i, to += a.padded / per<U>) copy_row(x + a.key(segment.k + i, group), a.dim, a.padded, 1.0f, to);
+}
+
+// The same with units along keys, [(end - begin) / per rounded up, padded]; works in `space` [64, padded] floats.
+template <class U, class T>
+void pack_key_units(const Attention& a, const Segment& segment, std::int64_t group, const T* x, std::int64_t begin, std::int64_t end, float* space, U* to) {
+  if constexpr (per<U> == 1) {
+    pack_keys(a, segment, group, x, begin, end, to);
+  } else {
+    pack_keys(a, segment, group, x, begin, end, reinterpret_cast<U*>(space));
+    pair_rows(end - begin, a.padded, reinterpret_cast<const U*>(space), to);
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include "../ops/dispatch.h"
 #include "../simd/parallel.h"
+#include "unit.h"
 
 namespace lomo::LOMO_ISA {
 
@@ -14,7 +15,7 @@ struct Attention {
   const char* op;
   std::int64_t tokens, heads, keys, groups, dim, segments;
   std::int64_t heads_per_group;
-  std::int64_t padded;  // dim rounded up to whole vectors: the row length of packed blocks
+  std::int64_t padded;  // dim rounded up to whole vectors of units: the row length of packed blocks
   double scale;
   bool causal;
   std::int64_t window, max_q, max_k;
@@ -39,7 +40,10 @@ inline Attention attention_of(const char* op, const Call& call) {
   LOMO_REQUIRE(a.segments >= 0 && cu_k.count() == cu_q.count(), "BadShape", "%s: cu_q has %lld numbers, cu_k %lld; both need segments + 1", op,
                static_cast<long long>(cu_q.count()), static_cast<long long>(cu_k.count()));
   a.heads_per_group = a.heads / a.groups;
-  a.padded = ceil_div(a.dim, lanes) * lanes;
+  with_real(q.dtype, [&](auto* t) {
+    constexpr std::int64_t whole = lanes * per<unit<pointee<decltype(t)>>>;
+    a.padded = ceil_div(a.dim, whole) * whole;
+  });
   return a;
 }
 

@@ -1,8 +1,8 @@
-// Small matrix products on packed f32 blocks: C (+)= A B with C's columns in vector lanes and A broadcast element by element.
-// Each element of C adds its k products one after another in ascending order, so its bits depend on nothing but its row and column.
+// Small matrix products on packed blocks: C (+)= A B with C's columns in vector lanes and A broadcast unit by unit.
+// Each element of C adds its k units one after another in ascending order, so its bits depend on nothing but its row and column.
 #pragma once
 
-#include "../simd/vec.h"
+#include "unit.h"
 
 namespace lomo::LOMO_ISA {
 
@@ -25,12 +25,15 @@ LOMO_INLINE lane fused(lane a, lane b, lane c) {
   return a * b + c;
 #endif
 }
-LOMO_INLINE lane load_lane(const float* p) {
-  lane r;
+#if defined(__AVX512BF16__)
+LOMO_INLINE lane fused(native<pair> a, native<pair> b, lane c) { return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b); }
+#endif
+template <class U> LOMO_INLINE native<U> load_lane(const U* p) {
+  native<U> r;
   std::memcpy(&r, p, sizeof r);
   return r;
 }
-LOMO_INLINE void store_lane(float* p, lane a) { std::memcpy(p, &a, sizeof a); }
+template <class U> LOMO_INLINE void store_lane(U* p, native<U> a) { std::memcpy(p, &a, sizeof a); }
 
 // Where the sums begin: at 0, at C, or at C times `factor` of its column.
 enum class Begin { zero, sum, scaled };
@@ -38,11 +41,11 @@ enum class Begin { zero, sum, scaled };
 // How A is stored: element (i, s) at a[i * stride + s], or at a[s * stride + i].
 enum class Stored { rows, columns };
 
-struct Factors { const float* a; std::int64_t a_stride; const float* b; std::int64_t b_stride; };
+template <class U> struct Factors { const U* a; std::int64_t a_stride; const U* b; std::int64_t b_stride; };
 struct Sums { float* c; std::int64_t stride; Begin begin; const float* factor; };
 
-template <int rows, int columns, Stored stored>
-void tile(std::int64_t k, const Factors& f, const Sums& out) {
+template <int rows, int columns, Stored stored, class U>
+void tile(std::int64_t k, const Factors<U>& f, const Sums& out) {
   lane sum[rows][columns];
 #pragma GCC unroll 8
   for (int i = 0; i < rows; ++i)
@@ -53,16 +56,16 @@ void tile(std::int64_t k, const Factors& f, const Sums& out) {
       else if (out.begin == Begin::sum) sum[i][j] = load_lane(c);
       else sum[i][j] = load_lane(c) * load_lane(out.factor + j * width);
     }
-  const float* a = f.a;
-  const float* b = f.b;
+  const U* a = f.a;
+  const U* b = f.b;
   const std::int64_t a_stride = f.a_stride, b_stride = f.b_stride;
   for (std::int64_t s = 0; s < k; ++s) {
-    lane column[columns];
+    native<U> column[columns];
 #pragma GCC unroll 8
     for (int j = 0; j < columns; ++j) column[j] = load_lane(b + j * width);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i) {
-      const lane x = (stored == Stored::rows ? a[i * a_stride] : a[i]) - lane{};
+      const native<U> x = (stored == Stored::rows ? a[i * a_stride] : a[i]) - native<U>{};
 #pragma GCC unroll 8
       for (int j = 0; j < columns; ++j) sum[i][j] = fused(x, column[j], sum[i][j]);
     }
@@ -75,8 +78,8 @@ void tile(std::int64_t k, const Factors& f, const Sums& out) {
     for (int j = 0; j < columns; ++j) store_lane(out.c + i * out.stride + j * width, sum[i][j]);
 }
 
-template <int rows, Stored stored>
-void tile_row(std::int64_t n, std::int64_t k, Factors f, Sums out) {
+template <int rows, Stored stored, class U>
+void tile_row(std::int64_t n, std::int64_t k, Factors<U> f, Sums out) {
   for (std::int64_t left = n / width; left > 0;) {
     const int columns = left >= tile_columns ? tile_columns : static_cast<int>(left);
     if (columns == 1) tile<rows, 1, stored>(k, f, out);
@@ -92,9 +95,9 @@ void tile_row(std::int64_t n, std::int64_t k, Factors f, Sums out) {
   }
 }
 
-// C [m, n] from A [m, k] and B [k, n]; n is a multiple of `width`, and out.factor is read only when scaled.
-template <Stored stored>
-inline void product(std::int64_t m, std::int64_t n, std::int64_t k, Factors f, Sums out) {
+// C [m, n] from A [m, k] and B [k, n], k counted in units; n is a multiple of `width`, and out.factor is read only when scaled.
+template <Stored stored, class U>
+inline void product(std::int64_t m, std::int64_t n, std::int64_t k, Factors<U> f, Sums out) {
   const std::int64_t step = stored == Stored::rows ? f.a_stride : 1;
   for (std::int64_t i = 0; i < m;) {
     const std::int64_t left = m - i;
@@ -110,10 +113,10 @@ inline void product(std::int64_t m, std::int64_t n, std::int64_t k, Factors f, S
 }
 
 // to[j][i] = from[i][j] for i < rows, j < columns; both multiples of 16.
-inline void transpose(std::int64_t rows, std::int64_t columns, const float* from, std::int64_t from_stride, float* to, std::int64_t to_stride) {
+template <class U> inline void transpose(std::int64_t rows, std::int64_t columns, const U* from, std::int64_t from_stride, U* to, std::int64_t to_stride) {
   for (std::int64_t i = 0; i < rows; i += width)
     for (std::int64_t j = 0; j < columns; j += width) {
-      lane x[width];
+      native<U> x[width];
 #pragma GCC unroll 16
       for (int a = 0; a < width; ++a) x[a] = load_lane(from + (i + a) * from_stride + j);
 #pragma GCC unroll 4
@@ -127,7 +130,7 @@ inline void transpose(std::int64_t rows, std::int64_t columns, const float* from
 #pragma GCC unroll 16
         for (int a = 0; a < width; ++a)
           if ((a & half) == 0) {
-            const lane p = x[a], q = x[a + half];
+            const native<U> p = x[a], q = x[a + half];
             x[a] = __builtin_shuffle(p, q, low);
             x[a + half] = __builtin_shuffle(p, q, high);
           }

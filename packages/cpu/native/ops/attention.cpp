@@ -1,4 +1,5 @@
 // attention and attention_backward: blockwise softmax attention over packed segments; see native/attention.
+// Also compiled for avx512_bf16, which multiplies pairs of bf16.
 #include "dispatch.h"
 #include "../attention/backward.h"
 #include "../attention/forward.h"

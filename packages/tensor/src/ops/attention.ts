@@ -103,18 +103,25 @@ export const attentionBackwardOp: Op<AttentionAttributes> = defineOp({
       s.attributes,
       { chunk: 512 },
     );
+    const dout: SampleTensor = { shape: [tokens, heads, d], dtype: 'real', values: random.normal(tokens * heads * d) };
     return {
       ins: [
         ...s.ins.slice(0, 3),
         { shape: [tokens, heads, d], dtype: 'real', values: o },
         { shape: [heads, tokens], dtype: 'f32', values: lse },
-        { shape: [tokens, heads, d], dtype: 'real', values: random.normal(tokens * heads * d) },
+        dout,
         ...s.ins.slice(3),
       ],
       attributes: s.attributes,
+      // Weights, and gradients of scores: p (dP - D), of a few units' size for operands of unit variance.
+      rounded: 3 * Math.max(...[s.ins[0]!, s.ins[1]!, dout].map(largest)),
     };
   },
 });
+
+function largest({ values }: SampleTensor): number {
+  return Array.from(values).reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+}
 
 /** o [T, H, d] and lse f32 [H, T]. A query that sees nothing has o = 0 and lse = -inf. */
 export const attentionOp: Op<AttentionAttributes> = defineOp({
@@ -163,7 +170,8 @@ export const attentionOp: Op<AttentionAttributes> = defineOp({
   flops: (ins, t) => pairFlops(ins, t),
   sample: (random) => {
     const s = operands(random);
-    return { ins: s.ins, attributes: s.attributes };
+    // The weights of a row sum to 1, so their roundings move its output by half a unit of the largest value at most.
+    return { ins: s.ins, attributes: s.attributes, rounded: largest(s.ins[2]!) };
   },
 });
 
