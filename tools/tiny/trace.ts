@@ -53,7 +53,7 @@ export function parseTrace(text: string): TraceFile {
   return { other: otherData, lanes, spans, counters };
 }
 
-/** Pairs of spans of one lane that overlap without one holding the other. Half a nanosecond is rounding. */
+/** Pairs of spans of one lane that overlap without one holding the other. */
 export function crossings({ spans }: TraceFile): string[] {
   const found: string[] = [];
   for (const tid of new Set(spans.map((span) => span.tid))) {
@@ -61,9 +61,9 @@ export function crossings({ spans }: TraceFile): string[] {
     const end = (span: TraceSpan): number => span.ts + span.dur;
     // Ties in the order of the file: what encloses was written first.
     for (const span of spans.filter((s) => s.tid === tid).toSorted((a, b) => a.ts - b.ts || b.dur - a.dur)) {
-      while (open.length > 0 && end(open.at(-1)!) <= span.ts + 5e-4) open.pop();
+      while (open.length > 0 && end(open.at(-1)!) <= span.ts) open.pop();
       const outer = open.at(-1);
-      if (outer !== undefined && end(span) > end(outer) + 5e-4) found.push(`${span.name} at ${span.ts} leaves ${outer.name} at ${outer.ts}`);
+      if (outer !== undefined && end(span) > end(outer)) found.push(`${span.name} at ${span.ts} leaves ${outer.name} at ${outer.ts}`);
       open.push(span);
     }
   }
@@ -72,5 +72,5 @@ export function crossings({ spans }: TraceFile): string[] {
 
 /** The spans of `category` that hold `span` in its lane. */
 export function enclosing({ spans }: TraceFile, span: TraceSpan, category: string): TraceSpan[] {
-  return spans.filter((s) => s.cat === category && s.tid === span.tid && s.ts <= span.ts + 5e-4 && s.ts + s.dur >= span.ts + span.dur - 5e-4);
+  return spans.filter((s) => s.cat === category && s.tid === span.tid && s.ts <= span.ts && s.ts + s.dur >= span.ts + span.dur);
 }

@@ -24,18 +24,21 @@ export class Spans {
   private origin = NaN;
 
   span(lane: number, name: string, { category, start, end, args = {} }: SpanPlace): void {
-    const [from, to] = [this.nanoseconds(start), this.nanoseconds(end)];
-    this.events.push({ ph: 'X', name, cat: category, pid, tid: lane, ts: from / 1000, dur: Math.max(0, to - from) / 1000, args });
+    const [from, to] = [this.microseconds(start), this.microseconds(end)];
+    this.events.push({ ph: 'X', name, cat: category, pid, tid: lane, ts: from, dur: Math.max(0, to - from), args });
   }
 
   counter(name: string, at: number, args: Readonly<Record<string, number>>): void {
-    this.events.push({ ph: 'C', name, pid, ts: this.nanoseconds(at) / 1000, args });
+    this.events.push({ ph: 'C', name, pid, ts: this.microseconds(at), args });
   }
 
-  /** Whole ones, so that what encloses still encloses after rounding. */
-  private nanoseconds(at: number): number {
+  /**
+   * In eighths: exact as a binary fraction and in whole nanoseconds, so that ts + dur of what encloses is never less than that of what it
+   * holds, however a viewer adds.
+   */
+  private microseconds(at: number): number {
     if (Number.isNaN(this.origin)) this.origin = at;
-    return Math.round((at - this.origin) * 1e6);
+    return Math.round((at - this.origin) * 8000) / 8;
   }
 }
 
