@@ -140,6 +140,17 @@ export class Program {
   }
 
   private forwardOnly(): void {
+    const undertaking = this.device.arena.undertake();
+    try {
+      this.walkForward();
+    } catch (error) {
+      undertaking.rollback();
+      throw error;
+    }
+    undertaking.commit();
+  }
+
+  private walkForward(): void {
     let arriving: Tensor | null = null;
     for (const stage of this.model.stages) {
       const before: Tensor | null = arriving;

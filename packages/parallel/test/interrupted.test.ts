@@ -66,3 +66,22 @@ describe.each(cases)('%s', (_, options, optimizer) => {
     expect(trial.device.arena.live).toBe(clean.device.arena.live);
   });
 });
+
+test('an evaluation that fails leaves nothing either', async () => {
+  const trial = new Trial({ optimizer: { rule: lomo } });
+  const { device } = trial;
+  const before = await trial.program.evaluate(trial.batches(1));
+  const { live } = device.arena;
+  for (const fails of [1, 4, 9]) {
+    let count = 0;
+    device.observer = {
+      launched: () => {
+        if (++count === fails) throw new LomoError('Injected', `launch ${count}`);
+      },
+    };
+    expect((await refusal(() => trial.program.evaluate(trial.batches(1)))).code).toBe('Injected');
+    expect(device.arena.live).toBe(live);
+  }
+  device.observer = null;
+  expect(await trial.program.evaluate(trial.batches(1))).toEqual(before);
+});

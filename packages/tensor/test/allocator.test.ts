@@ -138,3 +138,32 @@ test('a block may change its category, and peaks can be measured anew', () => {
   expect(arena.peak).toBe(256);
   expect(arena.usage.logits.peak).toBe(0);
 });
+
+test('an undertaking that is rolled back gives back what it made and the shares it took; handles that are left do nothing', () => {
+  const arena = new Arena();
+  const old = arena.allocate(256, 'weights');
+  const undertaking = arena.undertake();
+  expect(() => arena.undertake()).toThrow(expect.objectContaining({ code: 'ArenaError' }));
+  arena.retain(old);
+  const [first, second] = [arena.allocate(512, 'saved'), arena.allocate(1024, 'workspace')];
+  arena.release(arena.allocate(100, 'logits'));
+  arena.release(first);
+  arena.retain(second);
+  undertaking.rollback();
+  expect([arena.live, old.owners, arena.usage.workspace.live, arena.usage.weights.live]).toEqual([256, 1, 0, 256]);
+  arena.release(second);
+  expect(arena.live).toBe(256);
+  expect(() => arena.retain(second)).toThrow(expect.objectContaining({ code: 'UseAfterFree' }));
+  // The layout is that of the live blocks.
+  expect(arena.allocate(512, 'saved').offset).toBe(256);
+});
+
+test('a committed undertaking leaves everything as it is', () => {
+  const arena = new Arena();
+  const undertaking = arena.undertake();
+  const block = arena.allocate(256, 'state');
+  undertaking.commit();
+  expect(arena.live).toBe(256);
+  arena.release(block);
+  expect(arena.live).toBe(0);
+});

@@ -57,7 +57,7 @@ function runFile({ model, data, optim, length, longest, overlong }: Facts): stri
   const quoted = (value: string): string => stringify(value, { lineWidth: 0 }).trim();
   const size = Math.max(1, Math.floor(usualBatch / length));
   const { rate, whose, what } = rules[optim];
-  const clipping = [line('clip_mode: global', "the paper's, a second backward; 'parameter' needs none, 'none' is fastest"), 'max_grad_norm: 1.0'];
+  const clipping = [line('clip_mode: global', "the paper's; clip_by says how it is known in time; 'parameter' and 'none' need nothing"), 'max_grad_norm: 1.0'];
   return `${[
     '# A run of lomo. Paths are seen from the folder in which lomo is started. Every setting: `lomo schema`.',
     `model_name_or_path: ${quoted(model)}`,
