@@ -31,16 +31,24 @@ export interface Report {
 
 /** Prints a report (one line of JSON with `json`), keeps it with `save`, and returns the exit code: 1 where `check` found a bar missed. */
 export function deliver(report: Report, { json, save, check }: Reporting): number {
-  const { name, lines, figure, missed } = report;
-  const result = { name, date: new Date().toISOString(), machine: machine(), figure, missed, ...report.data };
-  if (save) {
-    const folder = join(benchFolder, 'results');
-    mkdirSync(folder, { recursive: true });
-    writeFileSync(join(folder, `${result.date.slice(0, 10)}-${name}.json`), `${JSON.stringify(result, null, 1)}\n`);
-  }
+  const { lines, figure, missed } = report;
+  const result = save ? keep(report) : resultOf(report);
   if (json) process.stdout.write(`${JSON.stringify(result)}\n`);
   else process.stdout.write(`${[machine(), ...lines, ...missed.map((line) => `missed: ${line}`), figure].join('\n')}\n`);
   return check && missed.length > 0 ? 1 : 0;
+}
+
+/** Writes a report to results/, over one of the same name and day; returns what was written. */
+export function keep(report: Report): ReturnType<typeof resultOf> {
+  const result = resultOf(report);
+  const folder = join(benchFolder, 'results');
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(join(folder, `${result.date.slice(0, 10)}-${result.name}.json`), `${JSON.stringify(result, null, 1)}\n`);
+  return result;
+}
+
+function resultOf({ name, figure, missed, data }: Report) {
+  return { name, date: new Date().toISOString(), machine: machine(), figure, missed, ...data };
 }
 
 /** Runs a program and returns the JSON of its last line. Throws with the program's own last words. */

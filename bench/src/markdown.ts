@@ -34,7 +34,8 @@ export interface KeptMemory extends Kept {
 export interface Results {
   readonly profile?: KeptProfile;
   readonly ops?: KeptOps;
-  readonly memory?: KeptMemory;
+  /** Of each grid that was kept under a name of its own. */
+  readonly memory: readonly KeptMemory[];
   /** Those of which only the last line is told. */
   readonly figures: readonly Kept[];
 }
@@ -56,7 +57,7 @@ export function performanceSection({ profile, ops, memory, figures }: Results): 
     '### A step, op by op',
     ...(profile === undefined ? [absent('performance')] : profile.profiles.map((data) => profileTable(data, { profile, ops }))),
     '### Memory of the whole process',
-    memory === undefined ? absent('memory --python PATH --save') : memoryTables(memory),
+    ...(memory.length === 0 ? [absent('memory --python PATH --save')] : memory.map(memoryTables)),
     '### The other benches',
     figures.length === 0 ? absent('train --python PATH --save') : table([['bench', 'when', 'what it comes to'], ...figures.map((f) => [`\`${f.name}\``, day(f), f.figure])]),
   ].join('\n\n');

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Random } from '@lomo/tensor';
 import type { Report, Reporting } from './manners.ts';
-import { benchFolder, deliver, dtypeOf, lastJson, shapeOf, table } from './manners.ts';
+import { benchFolder, deliver, dtypeOf, keep, lastJson, shapeOf, table } from './manners.ts';
 import type { OursOptions, OursResult } from './measure.ts';
 import { modelConfig } from './models.ts';
 import { tunedPreload } from './peer.ts';
@@ -78,6 +78,7 @@ export async function memory(options: MemoryOptions): Promise<number> {
     writeFileSync(text, Uint8Array.from(new Random(1).ints(2 ** 18, 256)));
     const peer = python === undefined ? null : { python, script, preload: options.preload ?? tunedPreload(options.peers, work) };
     const [cells, torch]: [MemoryCell[], Set<string>] = [[], new Set()];
+    const concluded = (list: readonly MemoryCell[]): Report => conclude(list, { models: options.models, threads: options.threads, torch: [...torch].join(), preload: peer?.preload ?? null, absent });
     for (const model of options.models) {
       for (const dtype of options.dtypes.map(dtypeOf)) {
         for (const shape of options.shapes) {
@@ -102,11 +103,13 @@ export async function memory(options: MemoryOptions): Promise<number> {
           }
           const cell = { name: `${model} ${dtype} ${shape}`, ours: own, tuned, stock };
           cells.push(cell);
+          // A grid may take an hour, and what is measured is measured.
+          if (options.save) keep(concluded(cells));
           if (!options.json) process.stderr.write(`${table(rowsOf(cell), [0, 1])}\n\n`);
         }
       }
     }
-    return deliver(conclude(cells, { threads: options.threads, torch: [...torch].join(), preload: peer?.preload ?? null, absent }), options);
+    return deliver(concluded(cells), options);
   } finally {
     rmSync(work, { recursive: true, force: true });
   }
@@ -147,14 +150,14 @@ function rowsOf({ name, ours: own, tuned, stock }: MemoryCell): string[][] {
 }
 
 /** What the cells come to; `missed` names every bar that is. */
-export function conclude(cells: readonly MemoryCell[], facts: { readonly threads: number; readonly torch: string; readonly preload: string | null; readonly absent: string }): Report {
+export function conclude(cells: readonly MemoryCell[], facts: { readonly models: readonly string[]; readonly threads: number; readonly torch: string; readonly preload: string | null; readonly absent: string }): Report {
   const found = cells.map((cell) => ({ name: cell.name, comparisons: comparisons(cell) }));
   const all = found.flatMap(({ name, comparisons: list }) => list.map((c) => ({ name, ...c })));
   const missed = all.filter(({ share, bar }) => !(share <= bar)).map(({ name, what, share, bar, of, against }) => `${name}: ${what}: ${share.toFixed(3)} x (${of} / ${against}), the bar is ${bar} x`);
   const [head] = rowsOf(cells[0]!);
   const worst = all.toSorted((a, b) => b.share / b.bar - a.share / a.bar)[0];
   return {
-    name: 'memory',
+    name: `memory-${facts.models.join('-')}`,
     lines: [
       `${facts.torch === '' ? '' : `torch ${facts.torch}, tuned with ${String(facts.preload)}; `}${facts.threads} threads; whole: VmHWM from the process's start; above: VmHWM of training less weights and what the process held before the model`,
       table([head!, ...cells.flatMap((cell) => rowsOf(cell).slice(1))], [0, 1]),

@@ -14,7 +14,7 @@ export interface PerformanceOptions extends ProfileOptions {
 }
 
 /** Benches whose last line is told beside the tables. */
-const told = ['train', 'train-tuned', 'train-recomputed', 'train-recomputed-tuned', 'products', 'ops', 'profile', 'memory'];
+const told = ['train', 'train-tuned', 'train-recomputed', 'train-recomputed-tuned', 'products', 'ops', 'profile'];
 
 /** Runs the bench; returns the exit code. */
 export async function performance(options: PerformanceOptions): Promise<number> {
@@ -40,11 +40,12 @@ export function newestResults(folder: string): Results {
     const path = newest.get(name);
     return path === undefined ? undefined : (JSON.parse(readFileSync(path, 'utf8')) as T);
   };
-  const [profiled, timed, held] = [read<KeptProfile>('profile'), read<KeptOps>('ops'), read<KeptMemory>('memory')];
+  const [profiled, timed] = [read<KeptProfile>('profile'), read<KeptOps>('ops')];
+  const memories = [...newest.keys()].filter((name) => name.startsWith('memory-'));
   return {
     ...(profiled === undefined ? {} : { profile: profiled }),
     ...(timed === undefined ? {} : { ops: timed }),
-    ...(held === undefined ? {} : { memory: held }),
-    figures: told.flatMap((name) => read<Kept>(name) ?? []),
+    memory: memories.flatMap((name) => read<KeptMemory>(name) ?? []),
+    figures: [...told, ...memories].flatMap((name) => read<Kept>(name) ?? []),
   };
 }

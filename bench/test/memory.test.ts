@@ -10,7 +10,7 @@ import { measure } from '../src/measure.ts';
 import { tunedPreload } from '../src/peer.ts';
 
 const side = (name: string, whole: number, above: number): Measured => ({ side: name, whole, above, weights: 10, start: 5, tokensPerSecond: 1 });
-const facts = { threads: 2, torch: '2', preload: null, absent: 'no peer here' };
+const facts = { models: ['1m'], threads: 2, torch: '2', preload: null, absent: 'no peer here' };
 const cell: MemoryCell = {
   name: '1m f32 4x2',
   ours: [side('kept', 60, 9), side('recomputed', 40, 20)],

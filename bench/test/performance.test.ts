@@ -38,6 +38,14 @@ test('the newest result of each bench becomes its table', () => {
     expect(section).toContain('| all | 8 | 10.0 | 100 % |  | 70 % |  |');
     expect(section).toContain('| `train-tuned` | 2026-11-24 | 1.23 x PyTorch |');
     expect(section).toContain('No results yet: `pnpm bench memory --python PATH --save`.');
+    const held = { side: 'ours', whole: 100.4, above: 9, weights: 10, start: 5, tokensPerSecond: 1 };
+    const comparison = { name: '1m f32 4x2', what: 'whole against stock', share: 0.3, bar: 0.4, of: 'ours', against: 'theirs' };
+    write('2026-11-24-memory-1m.json', { ...kept, name: 'memory-1m', torch: '2', cells: [{ name: '1m f32 4x2', ours: [held], tuned: [], stock: [] }], comparisons: [comparison] });
+    write('2026-11-24-memory-15m.json', { ...kept, name: 'memory-15m', torch: '2', cells: [], comparisons: [{ ...comparison, share: 0.41 }] });
+    const both = performanceSection(newestResults(folder));
+    expect(both).toContain('| 1m f32 4x2 | ours | 100 | 9 | 10 | 5 |');
+    expect(both).toContain('| 0.300 | 0.4 | held |');
+    expect(both).toContain('| 0.410 | 0.4 | **missed** |');
     expect(performanceSection(newestResults(join(folder, 'absent')))).toContain('No results yet: `pnpm bench performance`.');
   } finally {
     rmSync(folder, { recursive: true });
