@@ -120,6 +120,14 @@ test('plan prints what train reserves', async () => {
   expect([mebibytes('lomo, kept'), mebibytes('lomo, recomputed')]).toEqual([kept, recomputed]);
 });
 
+test('plan and train say with the same numbers how a global norm is known in time', async () => {
+  const { folder, path } = runFile({ clip_mode: 'global', max_grad_norm: 1 });
+  const line = /^ *clip +(memory|file|two-pass): the cheapest \(.*put aside.*GFLOP more.*assuming.*\)$/m;
+  const [planned, trained] = [line.exec((await lomo(['plan', path])).out), line.exec((await lomo(['train', path], { cwd: folder })).out)];
+  expect(planned?.[0].replace(/\s+/g, ' ').trim()).toMatch(/^clip memory: the cheapest/);
+  expect(trained?.[0].replace(/\s+/g, ' ').trim()).toBe(planned?.[0].replace(/\s+/g, ' ').trim());
+});
+
 describe('Ctrl-C', () => {
   test('saves and exits; the next run goes on', async () => {
     const { folder, path } = runFile({ max_steps: 100_000 });

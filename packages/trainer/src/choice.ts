@@ -109,7 +109,7 @@ function mebibytes(n: number): string {
 }
 
 function bytes(n: number): string {
-  const [size, unit] = n < 2 ** 20 ? [2 ** 10, 'KiB'] : n < 2 ** 30 ? [2 ** 20, 'MiB'] : [2 ** 30, 'GiB'];
+  const [size, unit] = n < 1000 * 2 ** 10 ? [2 ** 10, 'KiB'] : n < 1000 * 2 ** 20 ? [2 ** 20, 'MiB'] : [2 ** 30, 'GiB'];
   return `${(n / size).toPrecision(3)} ${unit}`;
 }
 
