@@ -2,7 +2,7 @@
 import type { CpuBackend } from '@lomo/cpu';
 import { createModel, initialise } from '@lomo/models';
 import { lomo, Optimizer } from '@lomo/optim';
-import type { Clip, Rule, Spill } from '@lomo/optim';
+import type { Clip, Rounding, Rule, Spill } from '@lomo/optim';
 import type { HostBatch, ProgramOptions } from '@lomo/parallel';
 import { Program } from '@lomo/parallel';
 import type { DType } from '@lomo/tensor';
@@ -42,6 +42,9 @@ export interface SmallOptions extends Partial<Pick<ProgramOptions, 'accumulate' 
   readonly keeps?: boolean;
   /** Of the weights; f32 unless given. */
   readonly dtype?: DType;
+  /** Of 16-bit weights; stochastic unless given. */
+  readonly rounding?: Rounding;
+  readonly telemetry?: boolean;
   /** Tokens of a micro-batch. */
   readonly tokens: number;
   readonly microBatches: number;
@@ -50,11 +53,11 @@ export interface SmallOptions extends Partial<Pick<ProgramOptions, 'accumulate' 
 
 /** Device, model, optimizer and program; weights are the seed's. */
 export function small(backend: CpuBackend, options: SmallOptions) {
-  const { bytes = 96 * 2 ** 20, tileBytes, rule = lomo, clip, keeps = false, tokens, microBatches, config = {}, accumulate, headForm, spill, dtype = 'f32' } = options;
+  const { bytes = 96 * 2 ** 20, tileBytes, rule = lomo, clip, keeps = false, tokens, microBatches, config = {}, accumulate, headForm, spill, dtype = 'f32', rounding = 'stochastic', telemetry = false } = options;
   const device = options.on ?? new Device(backend, { bytes, ...(tileBytes === undefined ? {} : { tileBytes }) });
   const model = createModel({ ...smallConfig, ...config }, device, { dtype });
   initialise(model, 7);
-  const optimizer = new Optimizer(device, model.parameters, { rule, weightDecay: 0.01, ...(clip === undefined ? {} : { clip }), ...(spill === undefined ? {} : { spill }) });
+  const optimizer = new Optimizer(device, model.parameters, { rule, rounding, telemetry, weightDecay: 0.01, ...(clip === undefined ? {} : { clip }), ...(spill === undefined ? {} : { spill }) });
   const program = new Program(device, model, {
     microBatches,
     tokens,
