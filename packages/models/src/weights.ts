@@ -14,8 +14,10 @@ import { convert, diskTypeOf, isRealDiskType, largestHalf, overflowedHalf } from
 import type { TensorSource } from './safetensors/write.ts';
 import { sidecarsOf } from './sidecars.ts';
 
-/** Bytes of a slice on its way between file and device. */
+/** Bytes of a slice on its way from a device to a file. */
 const sliceBytes = 2 ** 24;
+/** Bytes of a slice on its way from a file to a device. */
+const readBytes = 2 ** 21;
 
 export interface LoadModelOptions extends CreateModelOptions {
   readonly files?: Files;
@@ -45,17 +47,24 @@ export async function loadModel(folder: string, device: Device, options: LoadMod
 export async function loadWeights(model: LanguageModel, folder: string, options: { readonly files?: Files } = {}): Promise<void> {
   await using checkpoint = await openCheckpoint(folder, options);
   await matchTensors(checkpoint, model.tensors, { ties: model.aliases });
-  for (const parameter of model.parameters) await loadParameter(parameter, checkpoint);
+  const room: Room = { read: new Uint8Array(readBytes), converted: new ArrayBuffer(2 * readBytes) };
+  for (const parameter of model.parameters) await loadParameter(parameter, checkpoint, room);
 }
 
-async function loadParameter(parameter: Parameter, checkpoint: Checkpoint): Promise<void> {
+/** Buffers that every parameter passes through: fresh ones would pile up until V8 collects them, and training begins with that heap. */
+interface Room {
+  readonly read: Uint8Array;
+  readonly converted: ArrayBuffer;
+}
+
+async function loadParameter(parameter: Parameter, checkpoint: Checkpoint, room: Room): Promise<void> {
   const { file, name, dtype: from } = checkpoint.tensor(parameter.path);
   if (!isRealDiskType(from)) throw new LomoError('DTypeError', `${file.path}: ${name} is ${from}; expected F32, BF16 or F16`);
   const to = diskTypeOf(parameter.dtype);
   const flat = parameter.reshape([numel(parameter.shape)]);
   let at = 0;
-  for await (const slice of file.slices(name, sliceBytes)) {
-    const bytes = convert(slice, from, to);
+  for await (const slice of file.slices(name, room.read)) {
+    const bytes = convert(slice, from, to, { room: room.converted });
     if (to === 'F16' && overflowedHalf(new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2))) {
       throw new LomoError('Overflow', `${file.path}: ${name} holds a number above ${largestHalf}, or none at all, which f16 cannot keep; load it as bf16 or f32`, { path: file.path, tensor: name });
     }

@@ -43,26 +43,27 @@ export function overflowedHalf(halves: Uint16Array): boolean {
 
 /**
  * `bytes` (whole elements of `from`) as elements of `to`, rounded to nearest, ties to even. Returns a fresh array, or `bytes` itself
- * when the types are equal. `bytes` must start at a multiple of the element size of its buffer.
+ * when the types are equal. `bytes` must start at a multiple of the element size of its buffer. `room`, where given, takes the result and is
+ * overwritten by the next: twice the bytes are enough for any types.
  */
-export function convert(bytes: Uint8Array, from: RealDiskType, to: RealDiskType): Uint8Array {
+export function convert(bytes: Uint8Array, from: RealDiskType, to: RealDiskType, { room }: { readonly room?: ArrayBuffer } = {}): Uint8Array {
   if (from === to) return bytes;
   const count = bytes.byteLength / diskTypeBytes[from];
   if (from === 'F32') {
     const values = new Float32Array(bytes.buffer, bytes.byteOffset, count);
-    const out = new Uint16Array(count);
+    const out = new Uint16Array(room ?? new ArrayBuffer(2 * count), 0, count);
     if (to === 'BF16') narrow(bytes, out);
     else narrowToHalf(values, out);
-    return new Uint8Array(out.buffer);
+    return new Uint8Array(out.buffer, 0, out.byteLength);
   }
   const halves = new Uint16Array(bytes.buffer, bytes.byteOffset, count);
   if (to === 'F32') {
-    const out = new Uint32Array(count);
+    const out = new Uint32Array(room ?? new ArrayBuffer(4 * count), 0, count);
     if (from === 'BF16') for (let i = 0; i < count; i++) out[i] = halves[i]! << 16;
-    else widen(halves, new Float32Array(out.buffer));
-    return new Uint8Array(out.buffer);
+    else widen(halves, new Float32Array(out.buffer, 0, count));
+    return new Uint8Array(out.buffer, 0, out.byteLength);
   }
-  const out = new Uint16Array(count);
+  const out = new Uint16Array(room ?? new ArrayBuffer(2 * count), 0, count);
   if (from === 'F16') for (let i = 0; i < count; i++) out[i] = toBf16(fromF16(halves[i]!));
   else {
     const value = new Float32Array(1);
@@ -72,7 +73,7 @@ export function convert(bytes: Uint8Array, from: RealDiskType, to: RealDiskType)
       out[i] = toF16(value[0]!);
     }
   }
-  return new Uint8Array(out.buffer);
+  return new Uint8Array(out.buffer, 0, out.byteLength);
 }
 
 function widen(halves: Uint16Array, out: Float32Array): void {

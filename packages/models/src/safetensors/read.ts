@@ -65,10 +65,10 @@ export class SafetensorsFile implements AsyncDisposable {
     }
   }
 
-  /** The tensor's raw bytes in order, in slices of at most `sliceBytes`; every slice is the same buffer, filled anew. */
-  async *slices(name: string, sliceBytes = 2 ** 24): AsyncGenerator<Uint8Array, void, void> {
+  /** The tensor's raw bytes in order, in slices of at most `room` bytes; every slice is the same buffer (`room` itself, if it is one), filled anew. */
+  async *slices(name: string, room: number | Uint8Array = 2 ** 24): AsyncGenerator<Uint8Array, void, void> {
     const { bytes } = this.entry(name);
-    const buffer = new Uint8Array(Math.min(bytes, sliceBytes));
+    const buffer = typeof room === 'number' ? new Uint8Array(Math.min(bytes, room)) : room;
     for (let at = 0; at < bytes; at += buffer.byteLength) {
       const slice = buffer.subarray(0, Math.min(buffer.byteLength, bytes - at));
       await this.read(name, slice, at);
