@@ -74,6 +74,13 @@ export class LossScale {
     return true;
   }
 
+  /** What a screen says of it: 'from 65536', 'halved when ...'; null where there is none. */
+  get words(): { readonly value: string; readonly reason: string } | null {
+    if (this.growth === null) return this.initial === 1 ? null : { value: String(this.initial), reason: 'as the run asks; no result depends on it' };
+    const { steps, least, largest } = this.growth;
+    return { value: `dynamic, from ${this.initial}`, reason: `halved when a step overflows, doubled after ${steps} that did not, within ${least}..${largest}` };
+  }
+
   /** For a checkpoint; null for a scale that never changes. */
   get state(): LossScaleState | null {
     return this.growth === null ? null : { scale: this.scale, good: this.good };

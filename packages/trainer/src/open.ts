@@ -13,6 +13,7 @@ import type { Rates } from './choice.ts';
 import { assertFits, candidatesOf, explain, pick } from './choice.ts';
 import type { RunConfig } from './config.ts';
 import { openRunData } from './data.ts';
+import { LossScale } from './loss_scale.ts';
 import type { Choice } from './session.ts';
 import { freshTokens, rootOf, Session } from './session.ts';
 import { SpillFile } from './spill_file.ts';
@@ -73,7 +74,7 @@ export async function openSession(input: SessionInput): Promise<Session> {
     if (by === 'file') spill = await SpillFile.open(config.spill_dir ?? rootOf(config), { files, bytes: plan.spilled });
     const device = new Device(backend, { bytes: plan.extent });
     const assembly = await underPlan(device, plan, { name: 'setup', body: () => assemble(device, { ...blueprint, keeps, by }, spill) });
-    const session = new Session({ config, assembly, plan, choices: [...data.choices, ...choices, ...programChoices(assembly)], tokenizer, train, held, heldSteps: data.heldSteps, schedule: data.steps, machine: input.machine ?? {}, files, spill });
+    const session = new Session({ config, assembly, plan, choices: [...data.choices, ...choices, ...programChoices(assembly), ...scaleChoice(config)], tokenizer, train, held, heldSteps: data.heldSteps, schedule: data.steps, machine: input.machine ?? {}, files, spill });
     phase('loading weights');
     await session.begin();
     return session;
@@ -96,6 +97,11 @@ function programChoices({ program }: Assembly): Choice[] {
     ...(program.microBatches > 1 ? [{ name: 'accumulation', value: accumulate, reason: reasons[accumulate] }] : []),
     { name: 'head', value: headForm, reason: reasons[headForm] },
   ];
+}
+
+function scaleChoice(config: RunConfig): Choice[] {
+  const words = new LossScale(config.loss_scale).words;
+  return words === null ? [] : [{ name: 'loss scale', ...words }];
 }
 
 function ruleOf(config: RunConfig, rules: readonly Rule[]): Rule {

@@ -157,6 +157,7 @@ test.each(['f32', 'f16'] as const)('%s: far too large, it shrinks until the step
 test('it grows after the steps it was told, up to its bound, and a checkpoint holds it', async () => {
   const session = await opened({ max_steps: 7, clip_mode: 'none', loss_scale: { initial: 4, growth_steps: 2, largest: 16 } });
   const grown = await run(session);
+  expect(session.choices.find(({ name }) => name === 'loss scale')).toEqual({ name: 'loss scale', value: 'dynamic, from 4', reason: 'halved when a step overflows, doubled after 2 that did not, within 1..16' });
   expect(steps(grown).map(({ lossScale }) => lossScale)).toEqual([4, 4, 8, 8, 16, 16, 16]);
   expect(grown.digest).toBe((await run(await opened({ max_steps: 7, clip_mode: 'none' }))).digest);
   const state = await readState((await listCheckpoints(session.root))[0]!.path);
