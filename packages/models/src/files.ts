@@ -1,6 +1,7 @@
 // The one place where this package (and the trainer's checkpoints) touch the file system, so that a test can fail the k-th call.
 import { constants } from 'node:fs';
 import * as fs from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { LomoError } from '@lomo/tensor';
 
 /** What a path is. `size` is in bytes. */
@@ -72,7 +73,7 @@ export const nodeFiles: Files = {
   list: (folder) => named('readdir', folder, async () => (await fs.readdir(folder)).sort()),
   makeFolder: (folder) =>
     named('mkdir', folder, async () => {
-      await fs.mkdir(folder, { recursive: true });
+      await makeFolders(folder);
     }),
   rename: (from, to) => named('rename', from, () => fs.rename(from, to)),
   remove: (path) => named('rm', path, () => fs.rm(path, { recursive: true, force: true })),
@@ -171,6 +172,24 @@ export async function writeWhole(files: Files, path: string, bytes: Uint8Array):
     await file.close();
   }
 }
+
+/** Node's own recursive mkdir never returns where a file system answers ENOENT under a folder that is there, as /proc does. */
+async function makeFolders(folder: string): Promise<void> {
+  try {
+    await fs.mkdir(folder);
+  } catch (error) {
+    const errno = errnoOf(error);
+    if (errno === 'ENOENT' && dirname(folder) !== folder) {
+      if (factsOf(await fs.stat(dirname(folder)).catch(() => nothing)).kind === 'folder') throw error;
+      await makeFolders(dirname(folder));
+      return makeFolders(folder);
+    }
+    // A folder on a read-only file system is told by EROFS, not by EEXIST.
+    if (factsOf(await fs.stat(folder).catch(() => nothing)).kind !== 'folder') throw error;
+  }
+}
+
+const nothing = { isFile: () => false, isDirectory: () => false, size: 0 };
 
 function openFile(path: string, handle: fs.FileHandle): OpenFile {
   return {
