@@ -114,7 +114,8 @@ class Panels {
     inner.call.workspace = place(at_inner_);
   }
 
-  float* place(std::size_t at) const { return reinterpret_cast<float*>(static_cast<char*>(call_.workspace) + at); }
+  // Null while the workspace is only being sized.
+  float* place(std::size_t at) const { return call_.workspace == nullptr ? nullptr : reinterpret_cast<float*>(static_cast<char*>(call_.workspace) + at); }
 
   const Call& call_;
   const Kernel& kernel_;

@@ -22,7 +22,7 @@ struct Widened {
     operands[1].dtype = DType::f32;
     operands[1].data = outer.workspace;
     call.operands = operands;
-    call.workspace = static_cast<char*>(outer.workspace) + weight();
+    if (outer.workspace != nullptr) call.workspace = static_cast<char*>(outer.workspace) + weight();
     while (name != kernel->name) ++kernel;
   }
   std::size_t weight() const { return (operands[1].bytes() + 63) / 64 * 64; }

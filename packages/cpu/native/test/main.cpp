@@ -1,7 +1,7 @@
 // The instruction sets compiled in and present, and the order of the test files.
 #include "harness.h"
 
-#define LOMO_FILES(X) X(elementwise) X(cast) X(silu_mul) X(rms_norm) X(rope) X(embedding) X(cross_entropy) X(token_sum) X(normal_fill) X(sample) X(cache_write) X(gate) X(norm) X(lomo_update) X(adamw_update) X(adalomo)
+#define LOMO_FILES(X) X(elementwise) X(cast) X(silu_mul) X(rms_norm) X(rope) X(embedding) X(cross_entropy) X(token_sum) X(normal_fill) X(sample) X(cache_write) X(gate) X(norm) X(lomo_update) X(adamw_update) X(adalomo) X(vector_f16)
 #define LOMO_DECLARE(f) extern const Kernel kernels_##f[];
 #define LOMO_LIST(f) kernels_##f,
 #define LOMO_SET(isa)                                                              \
@@ -34,6 +34,7 @@ void test_loss();
 void test_updates();
 void test_rounding();
 void test_adalomo();
+void test_f16();
 void speed();
 }  // namespace test
 
@@ -51,6 +52,7 @@ int main(int argc, char** argv) {
   test::test_updates();
   test::test_rounding();
   test::test_adalomo();
+  test::test_f16();
   std::printf("%d passed, %d failed, 0 skipped on", test::passes(), test::failures());
   for (const auto& isa : test::isas()) std::printf(" %s", isa.name);
   std::printf("\n");

@@ -4,8 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")"
 out="${TMPDIR:-/tmp}/lomo-kernel-test"
 mkdir -p "$out"
-ops=(adalomo adamw_update cache_write cast cross_entropy elementwise embedding gate lomo_update norm normal_fill rms_norm rope sample silu_mul token_sum update_sums)
-tests=(main forward_test loss_test updates_test rounding_test adalomo_test speed)
+ops=(adalomo adamw_update cache_write cast cross_entropy elementwise embedding gate lomo_update norm normal_fill rms_norm rope sample silu_mul token_sum update_sums vector_f16)
+tests=(main forward_test loss_test updates_test rounding_test adalomo_test f16_test speed)
 flags=(-std=c++20 -Wall -Wextra -Werror -ffp-contract=off -fno-math-errno -fno-trapping-math -Wno-psabi -fopenmp -I../../../tensor/native)
 cxx="${CXX:-g++}"
 
@@ -14,6 +14,7 @@ compile() {
   local folder="$1" isa="$2"; shift 2
   mkdir -p "$folder"
   for op in "${ops[@]}"; do echo "$cxx ${flags[*]} -DLOMO_ISA=$isa $* -c ../ops/$op.cpp -o $folder/$isa.$op.o"; done
+  [[ "$isa" != portable ]] || echo "$cxx ${flags[*]} -I.. $* -c ../onednn/widen.cpp -o $folder/portable.widen.o"
   echo "$cxx ${flags[*]} -DLOMO_ISA=$isa $* -c simd_test.cpp -o $folder/$isa.simd_test.o"
 }
 parallel_build() { xargs -P "$(nproc)" -I{} nice -n 10 sh -c '{}'; }
