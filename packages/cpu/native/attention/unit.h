@@ -21,10 +21,7 @@ template <class U> constexpr std::int64_t per = std::is_same_v<U, pair> ? 2 : 1;
 template <class U> constexpr std::int64_t units(std::int64_t count) { return (count + per<U> - 1) / per<U>; }
 
 #if defined(__AVX512BF16__)
-LOMO_INLINE void store_half(void* p, const f32x16& a) {
-  const __m256bh x = _mm512_cvtneps_pbh(a.part[0]);
-  std::memcpy(p, &x, sizeof x);
-}
+LOMO_INLINE void store_half(pair* p, const f32x16& a) { store(reinterpret_cast<bf16*>(p), a); }
 // Lane l becomes the pair (first[l], second[l]).
 LOMO_INLINE void store_pairs(pair* p, const f32x16& first, const f32x16& second) {
   alignas(64) static constexpr std::uint16_t order[32] = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};

@@ -1,7 +1,6 @@
 // cross_entropy on whole rows of logits, and the three kernels that do it by tiles of the vocabulary. Gradients overwrite the logits.
+// Also compiled for avx512_bf16, which rounds to bf16 in one instruction.
 #include <cmath>
-
-#include <omp.h>
 
 #include "gate.h"
 #include "../simd/math.h"
@@ -52,8 +51,8 @@ struct Blocks {
   Softmax whole;
 };
 
-// e [n] = the exponentials of logits l, which may be e, relative to their block's maximum: computed once, read from memory once.
-void store_exponentials(const float* l, float* e, std::int64_t n, Blocks& blocks) {
+// Overwrites n logits by their exponentials relative to their block's maximum: each is computed once, read from memory once.
+void store_exponentials(float* l, std::int64_t n, Blocks& blocks) {
   blocks.length = larger<std::int64_t>(2048, ceil_div(ceil_div(n, Blocks::most), lanes) * lanes);
   Softmax& r = blocks.whole;
   r = {-__builtin_inff(), 0.0};
@@ -72,14 +71,14 @@ void store_exponentials(const float* l, float* e, std::int64_t n, Blocks& blocks
     f32x16 s0(0.0f), s1(0.0f);
     for (i = first; i + 2 * lanes <= last; i += 2 * lanes) {
       const f32x16 e0 = exp(load(l + i) - shift), e1 = exp(load(l + i + lanes) - shift);
-      store(e + i, e0);
-      store(e + i + lanes, e1);
+      store(l + i, e0);
+      store(l + i + lanes, e1);
       s0 += e0;
       s1 += e1;
     }
     sweep(i, last, [&](std::int64_t j, std::int64_t k) LOMO_ALWAYS {
       const f32x16 x = exp(load(l + j, k) - shift);
-      store(e + j, x, k);
+      store(l + j, x, k);
       s0 += select(lane_index() < static_cast<std::int32_t>(k), x, f32x16(0.0f));
     });
     const double mass = static_cast<double>(sum(s0 + s1));
@@ -92,11 +91,20 @@ void store_exponentials(const float* l, float* e, std::int64_t n, Blocks& blocks
   }
 }
 
-// to [n] = the stored exponentials times `factor`, relative to the row's maximum, rounded.
-template <class T> void scale_exponentials(const float* e, T* to, std::int64_t n, const Blocks& blocks, double factor) {
+// The stored exponentials times `factor`, relative to the row's maximum; and the same rounded into `copy`, unless that is null.
+template <class T> void scale_exponentials(float* e, T* copy, std::int64_t n, const Blocks& blocks, double factor) {
   for (std::int64_t first = 0, b = 0; first < n; first += blocks.length, ++b) {
     const float f = static_cast<float>(std::exp(static_cast<double>(blocks.top[b]) - static_cast<double>(blocks.whole.max)) * factor);
-    sweep(first, smaller(n, first + blocks.length), [=](std::int64_t i, std::int64_t k) LOMO_ALWAYS { store(to + i, load(e + i, k) * f, k); });
+    const std::int64_t last = smaller(n, first + blocks.length);
+    if (copy == nullptr) {
+      sweep(first, last, [=](std::int64_t i, std::int64_t k) LOMO_ALWAYS { store(e + i, load(e + i, k) * f, k); });
+      continue;
+    }
+    sweep(first, last, [=](std::int64_t i, std::int64_t k) LOMO_ALWAYS {
+      const f32x16 x = load(e + i, k) * f;
+      store(e + i, x, k);
+      store(copy + i, x, k);
+    });
   }
 }
 
@@ -117,11 +125,6 @@ void check_targets(const char* op, const std::int32_t* targets, std::int64_t row
 
 double gradient_scale(const float* scalars) { return static_cast<double>(scalars[at_inverse_tokens]) * static_cast<double>(scalars[at_loss_scale]); }
 
-// The attribute `grad`: no gradient, in the place of the logits, or in a third output.
-enum { none, in_place, separate };
-
-std::int64_t row_space(std::int64_t n) { return ceil_div(n, lanes) * lanes; }
-
 void cross_entropy(const Call& call) {
   const std::int64_t rows = call.in(0).count(), n = call.inout(0).last();
   same_size("cross_entropy", "logits", call.inout(0).count(), rows * n);
@@ -134,42 +137,37 @@ void cross_entropy(const Call& call) {
   float* loss = call.out(0).as<float>();
   float* lse = call.out(1).as<float>();
   const std::int64_t grad = call.integer(0);
-  LOMO_REQUIRE(call.outs == (grad == separate ? 3 : 2), "BadShape", "cross_entropy: grad %lld goes with %d outputs, not %d", static_cast<long long>(grad), grad == separate ? 3 : 2, call.outs);
-  if (grad == separate) same_size("cross_entropy", "gradient", call.out(2).count(), rows * n);
-  const Operand& gradient = grad == separate ? call.out(2) : call.inout(0);
-  float* const spaces = static_cast<float*>(call.workspace);
-  with_real(gradient.dtype, [&](auto* t) {
+  const bool copied = grad == 2;
+  LOMO_REQUIRE(call.outs == (copied ? 3 : 2), "BadShape", "cross_entropy: grad %lld goes with %d outputs, not %d", static_cast<long long>(grad), copied ? 3 : 2, call.outs);
+  if (copied) same_size("cross_entropy", "copy", call.out(2).count(), rows * n);
+  with_real(copied ? call.out(2).dtype : DType::f32, [&](auto* t) {
     using T = pointee<decltype(t)>;
-    T* to = gradient.as<T>();
+    T* copies = copied ? call.out(2).as<T>() : nullptr;
     split(call, rows, 1, 8 * n, [=](std::int64_t begin, std::int64_t end) {
       for (std::int64_t r = begin; r < end; ++r) {
         float* l = logits + r * n;
-        float* e = grad == separate ? spaces + omp_get_thread_num() * row_space(n) : l;
+        T* copy = copied ? copies + r * n : nullptr;
         const bool trained = targets[r] >= 0;
         const double wanted = trained ? static_cast<double>(l[targets[r]]) : 0.0;
         Blocks blocks;
-        if (grad != none && trained) store_exponentials(l, e, n, blocks);
+        if (grad != 0 && trained) store_exponentials(l, n, blocks);
         else blocks.whole = softmax_sum(l, n);
         const Softmax& s = blocks.whole;
         const double log_sum = static_cast<double>(s.max) + std::log(s.sum);
         lse[r] = static_cast<float>(log_sum);
         loss[r] = trained ? static_cast<float>(log_sum - wanted) : 0.0f;
-        if (grad == none) continue;
-        T* d = to + r * n;
+        if (grad == 0) continue;
         if (!trained) {
-          std::memset(static_cast<void*>(d), 0, static_cast<std::size_t>(n) * sizeof(T));
+          std::memset(l, 0, static_cast<std::size_t>(n) * sizeof(float));
+          if (copied) std::memset(static_cast<void*>(copy), 0, static_cast<std::size_t>(n) * sizeof(T));
           continue;
         }
-        scale_exponentials(e, d, n, blocks, scale / s.sum);
-        put(d + targets[r], static_cast<float>(std::exp(wanted - static_cast<double>(s.max)) * (scale / s.sum) - scale));
+        scale_exponentials(l, copy, n, blocks, scale / s.sum);
+        l[targets[r]] = static_cast<float>(std::exp(wanted - static_cast<double>(s.max)) * (scale / s.sum) - scale);
+        if (copied) put(copy + targets[r], l[targets[r]]);
       }
     });
   });
-}
-
-// A row of exponentials per thread, where the gradient does not take the place of the logits.
-std::size_t cross_entropy_workspace(const Call& call) {
-  return call.outs == 3 ? static_cast<std::size_t>(larger(1, call.threads) * row_space(call.inout(0).last())) * sizeof(float) : 0;
 }
 
 void cross_entropy_tile(const Call& call) {
@@ -231,7 +229,7 @@ void cross_entropy_grad(const Call& call) {
 extern const Kernel kernels_cross_entropy[];
 const Kernel kernels_cross_entropy[] = {
     {"cross_entropy", "grad", accepts<"if|f|ff">, cross_entropy, nullptr},
-    {"cross_entropy", "grad", accepts<"if|f|ffr">, cross_entropy, cross_entropy_workspace},
+    {"cross_entropy", "grad", accepts<"if|f|ffr">, cross_entropy, nullptr},
     {"cross_entropy_tile", "column", accepts<"if|f|">, cross_entropy_tile, nullptr},
     {"cross_entropy_finish", "", accepts<"fi||ff">, cross_entropy_finish, nullptr},
     {"cross_entropy_grad", "column", accepts<"iff|f|">, cross_entropy_grad, nullptr},

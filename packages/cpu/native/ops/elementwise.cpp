@@ -1,4 +1,5 @@
 // add, add_into, mul, scale: one sweep at memory speed.
+// Also compiled for avx512_bf16, which rounds to bf16 in one instruction.
 #include "dispatch.h"
 #include "../simd/parallel.h"
 

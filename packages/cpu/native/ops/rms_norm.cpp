@@ -1,4 +1,5 @@
 // rms_norm: y = x rstd w; and its gradient, with the weight's summed over tokens in the one order.
+// Also compiled for avx512_bf16, which rounds to bf16 in one instruction.
 #include "token_sum.h"
 #include "dispatch.h"
 #include "row_sum.h"

@@ -1,4 +1,5 @@
 // rope: rotates pairs (j, j + r) of every head by position times inverse frequency; the gradient is the same op with `inverse`.
+// Also compiled for avx512_bf16, which rounds to bf16 in one instruction.
 #include "dispatch.h"
 #include "../simd/math.h"
 #include "../simd/parallel.h"

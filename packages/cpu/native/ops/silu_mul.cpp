@@ -1,4 +1,5 @@
 // silu_mul: y = gate sigmoid(gate) up, and its gradient; the sigmoid is computed again rather than kept.
+// Also compiled for avx512_bf16, which rounds to bf16 in one instruction.
 #include "dispatch.h"
 #include "../simd/math.h"
 #include "../simd/parallel.h"

@@ -111,7 +111,15 @@ LOMO_INLINE u32x16 bf16_nearest(const f32x16& a) {
   const u32x16 rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
   return select(a != a, (u >> 16) | 0x40u, rounded);
 }
+#if defined(__AVX512BF16__)
+// One instruction, which takes subnormal numbers for 0: kernels that write weights are not compiled for this set.
+LOMO_INLINE void store(bf16* p, const f32x16& a) {
+  const __m256bh x = _mm512_cvtneps_pbh(a.part[0]);
+  __builtin_memcpy(p, &x, sizeof x);
+}
+#else
 LOMO_INLINE void store(bf16* p, const f32x16& a) { narrow(reinterpret_cast<std::uint16_t*>(p), bf16_nearest(a)); }
+#endif
 LOMO_INLINE void store(f16* p, const f32x16& a) {
 #if defined(__AVX512F__)
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a.part[0], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
@@ -138,7 +146,9 @@ LOMO_INLINE f32x16 load(const bf16* p, std::int64_t n) {
 }
 LOMO_INLINE void store(bf16* p, const f32x16& a, std::int64_t n) {
   if (n >= lanes) return store(p, a);
-  _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << n) - 1), _mm512_cvtepi32_epi16((__m512i)bf16_nearest(a).part[0]));
+  alignas(32) bf16 whole[lanes];
+  store(whole, a);
+  _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << n) - 1), _mm256_load_si256(reinterpret_cast<const __m256i*>(whole)));
 }
 #endif
 

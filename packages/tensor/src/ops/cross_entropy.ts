@@ -41,8 +41,8 @@ function toGradient(logits: View, lse: (row: number) => number, options: { targe
 }
 
 /**
- * loss f32 [C] and lse f32 [C] of logits f32 [C, V]. grad 1: the logits become their gradient, scaled by the step's scalars; grad 2: the
- * gradient is a third output [C, V], rounded to the dtype that output has, and the logits stay as they are.
+ * loss f32 [C] and lse f32 [C] of logits f32 [C, V]. grad 1: the logits become their gradient, scaled by the step's scalars; grad 2: they
+ * do, and a third output [C, V] is the same, rounded to that output's dtype.
  */
 export const crossEntropyOp: Op<Grad> = defineOp({
   name: 'cross_entropy',
@@ -66,8 +66,8 @@ export const crossEntropyOp: Op<Grad> = defineOp({
       outs[1]!.data[r] = lse;
     }
     if (grad === 0) return;
+    toGradient(logits, (r) => outs[1]!.data[r]!, { targets, scale: scalars.data[1]! * scalars.data[3]!, column: 0 });
     if (grad === 2) outs[2]!.data.set(logits.data);
-    toGradient(grad === 2 ? outs[2]! : logits, (r) => outs[1]!.data[r]!, { targets, scale: scalars.data[1]! * scalars.data[3]!, column: 0 });
   },
   flops: (_, __, inouts) => 8 * numel(inouts[0]!.shape),
   sample: (random) => {
