@@ -4,7 +4,7 @@ import type { BackendName } from './engine.ts';
 
 /** What was asked for. */
 export interface Arguments {
-  /** As given; none: the default folder. */
+  /** As given; none: the default folders. */
   readonly folders: readonly string[];
   readonly backend: BackendName;
   readonly steps: number;
@@ -17,7 +17,7 @@ export interface Arguments {
 /** One screen of help. */
 export const usage = `pnpm golden [FOLDER...] [--backend reference|cpu] [--steps N] [--models DIR] [--threads N] [--json]
 
-Checks this workspace's numbers against folders of golden values (format: README of ../shared/golden, the default folder).
+Checks this workspace's numbers against folders of golden values (format: README of ../shared/golden; by default that folder, then tools/golden/fixtures).
 
   --backend cpu        everything, in float32: 4 times the file's own float32_distance (the default)
   --backend reference  in float64, to 1e-7 of a tensor's largest value; slow, so one update of each trajectory

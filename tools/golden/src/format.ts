@@ -83,6 +83,14 @@ export const rulesFile = z.object({
   runs: z.record(z.string(), ruleEntry.extend({ float32_distance: distance, clip_coefficient: numbers.nullable() })),
 });
 
+/** rules_bf16/rules.json: weights after the steps in `kept`; gradients taken in turn. */
+export const rulesBf16File = z.object({
+  steps: z.int(),
+  kept: z.array(z.int()),
+  gradients: z.int(),
+  runs: z.record(z.string(), ruleEntry.extend({ clip_coefficient: numbers.nullable(), float32_run_rel_l2: z.number() })),
+});
+
 /** models/FAMILY/golden.json. */
 export const familyFile = z.object({
   ids,

@@ -11,6 +11,7 @@ const repository = dirname(dirname(dirname(dirname(fileURLToPath(import.meta.url
 process.exitCode = await runCommand(process.argv.slice(2), {
   cwd: process.env['INIT_CWD'] ?? process.cwd(),
   shared: join(dirname(repository), 'shared'),
+  own: join(repository, 'tools', 'golden', 'fixtures'),
   out: (text) => void process.stdout.write(text),
   error: (text) => void process.stderr.write(text),
 });

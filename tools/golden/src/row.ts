@@ -1,7 +1,10 @@
 // What a check says: one row a case, with the worst error and its bar, or why it was not checked.
 
-/** How the error of a row is measured; see `Comparison` for the first three. 'exact' counts the values that differ. */
-export type Measure = 'max_abs' | 'max_rel' | 'rel_l2' | 'relative' | 'exact';
+/**
+ * How the error of a row is measured; see `Comparison` for the first three. 'exact' counts the values that differ, 'units' is the largest
+ * distance in units of the 16-bit dtype.
+ */
+export type Measure = 'max_abs' | 'max_rel' | 'rel_l2' | 'relative' | 'exact' | 'units';
 
 /** One case. */
 export interface Row {

@@ -1,11 +1,11 @@
 // Rules as golden files describe them, as an Optimizer of this workspace.
 import type { Device, Parameter } from '@lomo/tensor';
-import type { Rule } from '@lomo/optim';
+import type { Rounding, Rule } from '@lomo/optim';
 import { Optimizer, adalomo, adamw, decaysMatrices, lomo, sgd } from '@lomo/optim';
 import type { RuleEntry } from './format.ts';
 
 /** Numbers of an entry that are not hyper-parameters of its rule. */
-const shared = new Set(['lr', 'weight_decay', 'clip_value', 'clip_norm', 'clip_coefficient']);
+const shared = new Set(['lr', 'weight_decay', 'clip_value', 'clip_norm', 'clip_coefficient', 'float32_run_rel_l2']);
 
 const rules: Readonly<Record<string, { readonly names: readonly string[]; make(hyper: ReadonlyMap<string, number>): Rule }>> = {
   lomo: { names: [], make: () => lomo },
@@ -22,7 +22,7 @@ function given<T extends Record<string, number | undefined>>(options: T): { [K i
 }
 
 /** An optimizer for `entry`. Throws for a rule or a hyper-parameter that is not known here: a misread one would look like a wrong number. */
-export function optimizerOf(entry: RuleEntry, device: Device, parameters: readonly Parameter[]): Optimizer {
+export function optimizerOf(entry: RuleEntry & { readonly rounding?: Rounding }, device: Device, parameters: readonly Parameter[]): Optimizer {
   const known = rules[entry.rule];
   if (known === undefined) throw new Error(`rule '${entry.rule}' is none of ${Object.keys(rules).join(', ')}`);
   const hyper = new Map(Object.entries(entry).filter((pair): pair is [string, number] => typeof pair[1] === 'number' && !shared.has(pair[0])));
@@ -31,6 +31,7 @@ export function optimizerOf(entry: RuleEntry, device: Device, parameters: readon
   const { clip_value: value, clip_norm: norm, decays } = entry;
   return new Optimizer(device, parameters, {
     rule: known.make(hyper),
+    rounding: entry.rounding ?? 'nearest',
     clip: { ...(typeof value === 'number' ? { value } : {}), ...(typeof norm === 'number' ? { norm } : {}) },
     weightDecay: decays === 'none' ? 0 : (entry.weight_decay ?? 0),
     decays: decays === 'all' ? () => true : decaysMatrices,

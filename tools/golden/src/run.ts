@@ -13,6 +13,8 @@ export interface World {
   readonly cwd: string;
   /** The folder beside this repository with golden/, models/ and tokenizers/. */
   readonly shared: string;
+  /** The golden folder this repository made itself. */
+  readonly own: string;
   out(text: string): void;
   error(text: string): void;
 }
@@ -33,7 +35,7 @@ async function command(argv: readonly string[], world: World): Promise<0 | 1 | 2
     world.out(usage);
     return 0;
   }
-  const folders = given.length > 0 ? given.map((folder) => resolve(world.cwd, folder)) : [join(world.shared, 'golden')];
+  const folders = given.length > 0 ? given.map((folder) => resolve(world.cwd, folder)) : [join(world.shared, 'golden'), world.own];
   const absent = folders.find((folder) => !existsSync(folder) || !statSync(folder).isDirectory());
   if (absent !== undefined) throw new Error(`no folder ${absent}; give one laid out like shared/golden`);
   const elsewhere = { models: models.map((folder) => resolve(world.cwd, folder)), shared: existsSync(world.shared) ? world.shared : null };

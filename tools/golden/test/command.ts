@@ -10,6 +10,8 @@ import { runCommand } from '../src/run.ts';
 export const shared = join(dirname(dirname(dirname(dirname(import.meta.dirname)))), 'shared');
 export const golden = join(shared, 'golden');
 export const hasGolden = existsSync(golden);
+/** The folder of golden values this repository made itself. */
+export const fixtures = join(dirname(import.meta.dirname), 'fixtures');
 
 /** What a run of the command printed, and its status. */
 export interface Ran {
@@ -23,7 +25,7 @@ export async function run(argv: readonly string[], cwd = '/'): Promise<Ran> {
   // Spinning OpenMP threads of several test processes would starve each other; read when the addon is loaded.
   process.env['GOMP_SPINCOUNT'] ??= '1000';
   let [out, errors] = ['', ''];
-  const status = await runCommand(argv, { cwd, shared, out: (text) => (out += text), error: (text) => (errors += text) });
+  const status = await runCommand(argv, { cwd, shared, own: fixtures, out: (text) => (out += text), error: (text) => (errors += text) });
   return { status, lines: out.trimEnd().split('\n'), errors };
 }
 

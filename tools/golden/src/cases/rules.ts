@@ -1,31 +1,18 @@
 // rules/: every update rule alone, on given gradients, through the optimizer that training uses: weights and state after each step.
-import { Dense, Grad, StepTensor } from '@lomo/tensor';
-import type { Device, Parameter } from '@lomo/tensor';
-import type { Optimizer } from '@lomo/optim';
 import { Comparison } from '../compare.ts';
-import type { RuleEntry } from '../format.ts';
 import { readJson, rulesFile } from '../format.ts';
 import type { Row } from '../row.ts';
 import { skipped } from '../row.ts';
-import { needsL2, optimizerOf } from '../ruleEntry.ts';
+import { needsL2 } from '../ruleEntry.ts';
+import { runRule } from '../ruleRun.ts';
 import type { Context, Discover } from '../section.ts';
-import type { GoldenTensor } from '../tensorFile.ts';
 import { readTensors, under } from '../tensorFile.ts';
 
 /** rules/, where there is a rules.json. */
 export const rules: Discover = (folder) => (folder.has('rules', 'rules.json') ? [{ name: 'rules', rows }] : []);
 
-type Golden = ReadonlyMap<string, GoldenTensor>;
-
-interface Step {
-  readonly weights: ReadonlyMap<string, Float64Array>;
-  /** By 'NAME.r' as the file names it. */
-  readonly state: ReadonlyMap<string, Float64Array>;
-  readonly coefficient: number;
-}
-
 async function* rows(context: Context): AsyncGenerator<Row> {
-  const { folder, judge } = context;
+  const { folder, judge, engine } = context;
   const { steps, runs } = await readJson(folder.path('rules', 'rules.json'), rulesFile);
   if (!folder.has('rules', 'rules.safetensors')) {
     yield skipped('rules', 'rules.safetensors is not in the folder');
@@ -34,7 +21,7 @@ async function* rows(context: Context): AsyncGenerator<Row> {
   const golden = await readTensors(folder.path('rules', 'rules.safetensors'));
   for (const [run, entry] of Object.entries(runs)) {
     const at = `rules/${run}`;
-    const found = await apply(context, entry, { golden, steps });
+    const found = await runRule(engine, entry, { start: under(golden, 'start/'), gradients: (t) => under(golden, `gradient/${t}/`), steps });
     const distance = entry.float32_distance;
     for (const [i, { weights, state }] of found.entries()) {
       const comparison = new Comparison();
@@ -54,56 +41,4 @@ async function* rows(context: Context): AsyncGenerator<Row> {
       yield judge.relative(`${at}/clip coefficients`, named, distance.max_rel);
     }
   }
-}
-
-/** Applies the rule `steps` times to the file's start with the file's gradients. */
-function apply({ engine }: Context, entry: RuleEntry, given: { readonly golden: Golden; readonly steps: number }): Promise<readonly Step[]> {
-  const { golden, steps } = given;
-  return engine.onDevice(async (device) => {
-    const parameters = [...under(golden, 'start/')].map(([name, { shape, values }]) => {
-      const parameter = device.parameter(name, { shape, dtype: 'f32' });
-      device.writeNumbers(parameter, values);
-      return parameter;
-    });
-    const optimizer = optimizerOf(entry, device, parameters);
-    const step = new StepTensor(device);
-    const found: Step[] = [];
-    for (let t = 1; t <= steps; t++) {
-      step.begin({ step: t, seed: 0, lr: entry.lr, trained: 1 });
-      await settleAll(device, { optimizer, step, parameters, gradients: under(golden, `gradient/${t}/`) });
-      found.push({ ...(await readAll(device, optimizer, parameters)), coefficient: (await step.outcome()).clipCoefficient });
-    }
-    return found;
-  });
-}
-
-interface Update {
-  readonly optimizer: Optimizer;
-  readonly step: StepTensor;
-  readonly parameters: readonly Parameter[];
-  readonly gradients: Golden;
-}
-
-/** Settles every parameter in every pass, as the walk back does. */
-async function settleAll(device: Device, { optimizer, step, parameters, gradients }: Update): Promise<void> {
-  for (const pass of optimizer.passes) {
-    for (const [order, p] of parameters.entries()) {
-      const values = gradients.get(p.path)?.values;
-      if (values === undefined) throw new Error(`rules.safetensors has no gradient for ${p.path}`);
-      const tensor = device.allocate({ shape: p.shape, dtype: 'f32' }, 'gradient');
-      device.writeNumbers(tensor, values);
-      const grad = new Grad(device, p.shape, [new Dense(tensor)]);
-      pass.settle(p, grad, { step, order });
-      grad.release();
-    }
-    await pass.finish(step);
-  }
-}
-
-async function readAll(device: Device, optimizer: Optimizer, parameters: readonly Parameter[]): Promise<Omit<Step, 'coefficient'>> {
-  const weights = new Map<string, Float64Array>();
-  const state = new Map<string, Float64Array>();
-  for (const p of parameters) weights.set(p.path, await device.readNumbers(p));
-  for (const { path, name, tensor } of optimizer.state()) state.set(`${path}.${name}`, await device.readNumbers(tensor));
-  return { weights, state };
 }
