@@ -28,9 +28,11 @@ struct RowSums {
     gradient2 += g * g;
   }
 
-  LOMO_INLINE void put(float* row) const {
+  // g was added as it came, scaled: a division a vector costs more than all the rest.
+  LOMO_INLINE void put(float* row, float loss_scale) const {
     const f32x16* all[row_width] = {&changed, &intended, &applied, &error2, &intended2, &applied2, &weight2, &gradient2};
     for (int c = 0; c < row_width; ++c) row[c] = sum(*all[c]);
+    row[row_width - 1] = row[row_width - 1] / loss_scale / loss_scale;
   }
 };
 

@@ -84,20 +84,19 @@ template <class T> struct RowWatch {
   static constexpr bool watching = true;
   const T* p;
   const float* g;
-  float loss_scale;
   RowSums sums;
   LOMO_INLINE void operator()(std::int64_t i, std::int64_t n, const f32x16& before, const f32x16& value) {
     const mask16 inside = lane_index() < static_cast<std::int32_t>(n);
-    sums.template add<true>(before, select(inside, value, f32x16(0.0f)), load(p + i, n), load(g + i, n) / f32x16(loss_scale));
+    sums.template add<true>(before, select(inside, value, f32x16(0.0f)), load(p + i, n), load(g + i, n));
   }
 };
 
 // write_rounded for the k elements of one row, and their sums; the bits of p are the same.
 template <class T, class F> LOMO_INLINE void write_row(T* p, std::int64_t row, std::int64_t k, const Rounding& rounding, F next, const float* g, float loss_scale, float* sums) {
   if (sums == nullptr) return write_rounded(p, row * k, (row + 1) * k, rounding, next);
-  RowWatch<T> watch{p, g, loss_scale, {}};
+  RowWatch<T> watch{p, g, {}};
   write_rounded(p, row * k, (row + 1) * k, rounding, next, watch);
-  watch.sums.put(sums + row * row_width);
+  watch.sums.put(sums + row * row_width, loss_scale);
 }
 
 // write_rounded for rows of k, over the threads: all at once, or row by row where their sums are wanted.

@@ -21,9 +21,9 @@ void update_sums(const Call& call) {
       for (std::int64_t r = begin; r < end; ++r) {
         RowSums row;
         sweep(r * k, (r + 1) * k, [&](std::int64_t i, std::int64_t n) LOMO_ALWAYS {
-          row.add<false>(load(before + i, n), f32x16(0.0f), load(p + i, n), load(g + i, n) / f32x16(loss_scale));
+          row.add<false>(load(before + i, n), f32x16(0.0f), load(p + i, n), load(g + i, n));
         });
-        row.put(sums + r * row_width);
+        row.put(sums + r * row_width, loss_scale);
       }
     });
   });
