@@ -109,7 +109,7 @@ function day({ date }: Kept): string {
 
 /** Rows as a Markdown table; columns of numbers to the right. */
 function table([head = [], ...rows]: readonly (readonly string[])[]): string {
-  const numeric = head.map((_, c) => rows.length > 0 && rows.every((row) => row[c] === '' || /^[\d.]/.test(row[c] ?? '')));
+  const numeric = head.map((_, c) => rows.length > 0 && rows.every((row) => row[c] === '' || /^\d[\d.]*( %( to \d+ %)?)?$/.test(row[c] ?? '')));
   const line = (cells: readonly string[]): string => `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`;
   return [line(head), line(numeric.map((right) => (right ? '--:' : '---'))), ...rows.map(line)].join('\n');
 }

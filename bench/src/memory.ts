@@ -129,12 +129,23 @@ function leanest(list: readonly Measured[], measure: 'whole' | 'above'): Measure
   return list.reduce((a, b) => (b[measure] < a[measure] ? b : a));
 }
 
+/** One ratio and its bar. */
+export interface Comparison {
+  readonly what: string;
+  readonly share: number;
+  readonly bar: number;
+  /** What our weights alone are of their process, where weights count: no lean program gets below it. */
+  readonly floor: number;
+  readonly of: string;
+  readonly against: string;
+}
+
 /** The comparisons of a cell: our leanest process against the leanest of theirs, with the bar. */
-export function comparisons({ ours: own, tuned, stock }: MemoryCell): readonly { readonly what: string; readonly share: number; readonly bar: number; readonly of: string; readonly against: string }[] {
+export function comparisons({ ours: own, tuned, stock }: MemoryCell): readonly Comparison[] {
   if (tuned.length === 0 || stock.length === 0) return [];
   const against = (what: string, measure: 'whole' | 'above', { list, bar }: { readonly list: readonly Measured[]; readonly bar: number }) => {
     const [us, them] = [leanest(own, measure), leanest(list, measure)];
-    return { what, share: us[measure] / them[measure], bar, of: us.side, against: them.side };
+    return { what, share: us[measure] / them[measure], bar, floor: measure === 'whole' ? us.weights / them.whole : 0, of: us.side, against: them.side };
   };
   return [
     against('whole process against tuned with checkpointing', 'whole', { list: tuned, bar: memoryBars.tuned }),
@@ -153,7 +164,7 @@ function rowsOf({ name, ours: own, tuned, stock }: MemoryCell): string[][] {
 export function conclude(cells: readonly MemoryCell[], facts: { readonly models: readonly string[]; readonly threads: number; readonly torch: string; readonly preload: string | null; readonly absent: string }): Report {
   const found = cells.map((cell) => ({ name: cell.name, comparisons: comparisons(cell) }));
   const all = found.flatMap(({ name, comparisons: list }) => list.map((c) => ({ name, ...c })));
-  const missed = all.filter(({ share, bar }) => !(share <= bar)).map(({ name, what, share, bar, of, against }) => `${name}: ${what}: ${share.toFixed(3)} x (${of} / ${against}), the bar is ${bar} x`);
+  const missed = all.filter(({ share, bar }) => !(share <= bar)).map(({ name, what, share, bar, floor, of, against }) => `${name}: ${what}: ${share.toFixed(3)} x (${of} / ${against}), the bar is ${bar} x${floor > bar ? `; our weights alone are ${floor.toFixed(3)} x` : ''}`);
   const [head] = rowsOf(cells[0]!);
   const worst = all.toSorted((a, b) => b.share / b.bar - a.share / a.bar)[0];
   return {

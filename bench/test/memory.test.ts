@@ -34,6 +34,8 @@ test('a bar missed is named with its numbers; without a peer nothing is held or 
     '1m f32 4x2: whole process against tuned with checkpointing: 0.600 x (kept / hook), the bar is 0.5 x',
     '1m f32 4x2: whole process against stock: 0.545 x (kept / stock), the bar is 0.4 x',
   ]);
+  const heavy = { ...cell, ours: [{ ...side('kept', 130, 9), weights: 90 }] };
+  expect(conclude([heavy], facts).missed[0]).toBe('1m f32 4x2: whole process against tuned with checkpointing: 1.300 x (kept / hook), the bar is 0.5 x; our weights alone are 0.900 x');
   expect(conclude([{ ...cell, tuned: [], stock: [] }], facts)).toMatchObject({ missed: [], figure: 'no peer: no peer here' });
 });
 
