@@ -9,6 +9,7 @@ import { picture } from './picture.ts';
 import { quickstart } from './quickstart.ts';
 import { products } from './products.ts';
 import { profile } from './profile.ts';
+import { telemetry } from './telemetry.ts';
 import { train } from './train.ts';
 
 const usage = `pnpm bench train     ours against PyTorch, in turn: tokens/s, memory, losses
@@ -20,6 +21,7 @@ pnpm bench products  our matrix products against the best product of the same ru
 pnpm bench ops       every kernel of a step against its own limit                   [--models] [--dtypes] [--shapes] [--threads] [--json] [--save]
 pnpm bench profile   where a step's time goes, launch by launch                     [--models] [--dtypes] [--shapes] [--threads] [--optims] [--recompute] [--trace FILE] [--json] [--save]
 pnpm bench performance  measures ops and profile, keeps both, and writes docs/performance.md anew from the newest results  [--models] [--dtypes] [--shapes] [--threads] [--saved]
+pnpm bench telemetry  what a step costs that says what it did to the weights          [--models 15m] [--dtypes] [--shapes] [--optims lomo,adalomo,adamw] [--threads] [--steps PAIRS] [--check] [--json] [--save]
 pnpm bench picture   draws docs/memory.svg from a real step                         [--models 110m] [--out FILE]
 pnpm bench quickstart  the quickstart's fine-tuning over seeds, learning rates, and from random weights
 A model is one of 1m, 15m, 42m, 110m, 0.5b; a shape is tokens x rows. The peer's interpreter may also be given as PEER_PYTHON.
@@ -43,7 +45,7 @@ const { values, positionals } = parseArgs({
     models: { type: 'string' },
     dtypes: { type: 'string' },
     shapes: { type: 'string' },
-    optims: { type: 'string', default: 'lomo' },
+    optims: { type: 'string' },
     rounds: { type: 'string', default: '3' },
     steps: { type: 'string' },
     threads: { type: 'string', default: '2' },
@@ -63,11 +65,11 @@ const count = (text: string, name: string): number => {
 
 async function main(): Promise<number> {
   const { json, save, check, recompute } = values;
-  const [dtypes, optims, threads] = [list(values.dtypes ?? (verb === 'memory' || verb === 'performance' ? 'f32,bf16' : 'f32')), list(values.optims), count(values.threads, 'threads')];
+  const [dtypes, optims, threads] = [list(values.dtypes ?? (verb === 'memory' || verb === 'performance' || verb === 'telemetry' ? 'f32,bf16' : 'f32')), list(values.optims ?? (verb === 'telemetry' ? 'lomo,adalomo,adamw' : 'lomo')), count(values.threads, 'threads')];
   const models = (fallback: string): string[] => list(values.models ?? fallback);
   const shapes = (fallback: string): string[] => list(values.shapes ?? fallback);
   const measured = { json, save, check, dtypes, threads, optims, recompute };
-  if (check && verb !== 'train' && verb !== 'memory') throw new Error('--check: only train and memory have bars');
+  if (check && verb !== 'train' && verb !== 'memory' && verb !== 'telemetry') throw new Error('--check: only train, memory and telemetry have bars');
   switch (verb) {
     case 'train':
       return train({
@@ -99,6 +101,8 @@ async function main(): Promise<number> {
       return profile({ ...measured, models: models('110m'), shapes: shapes('256x4'), trace: values.trace });
     case 'performance':
       return performance({ ...measured, models: models('110m'), shapes: shapes('256x4'), trace: undefined, saved: values.saved });
+    case 'telemetry':
+      return telemetry({ ...measured, models: models('15m'), shapes: shapes('256x4'), pairs: count(values.steps ?? '20', 'steps') });
     case 'picture':
       return picture({ model: models('110m')[0]!, out: values.out ?? join(benchFolder, '..', 'docs', 'memory.svg') });
     case 'quickstart':
