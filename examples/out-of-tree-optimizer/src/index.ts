@@ -1,5 +1,5 @@
 // signSGD (Bernstein et al., arXiv 1802.04434) as a plugin: every weight moves by the learning rate, in the direction against its gradient's sign.
-import { adamwUpdateOp, checked, hyper, tileOf } from '@lomo/optim';
+import { adamwUpdateOp, checked, hyper, measured, tileOf } from '@lomo/optim';
 import type { Rule } from '@lomo/optim';
 import { erase, fill } from '@lomo/tensor';
 
@@ -13,6 +13,7 @@ const eps = 1e-12;
 export const signsgd: Rule = {
   name: 'signsgd',
   ops: [erase(adamwUpdateOp)],
+  measures: true,
   state: () => ({}),
   update: (p, g, _state, context) => {
     const { device, step } = context;
@@ -25,7 +26,7 @@ export const signsgd: Rule = {
       fill(v, 0);
       device.run(
         adamwUpdateOp,
-        { ins: [tile, step.scalars], inouts: [tileOf(p, range), m, v, step.counters] },
+        { ins: [tile, step.scalars], inouts: [tileOf(p, range), m, v, step.counters], outs: measured(range, context) },
         { ...hyper(p, range, context), check, beta1: 0, beta2: 0, eps },
       );
     });
