@@ -15,6 +15,7 @@ import type { Course, StepBatches } from './loop.ts';
 import { LossScale } from './loss_scale.ts';
 import { PlannedProgram } from './planned.ts';
 import type { TrainerState } from './state.ts';
+import { machineDifferences } from './state.ts';
 import type { Completion } from './texts.ts';
 import { complete } from './texts.ts';
 import { TracedProgram } from './traced.ts';
@@ -186,8 +187,11 @@ export class Session implements Course {
     else await this.resume(newest.path);
   }
 
-  /** Loads a checkpoint. Throws ResumeMismatch when it belongs to other settings or data. */
-  async resume(folder: string): Promise<void> {
+  /**
+   * Loads a checkpoint. Throws ResumeMismatch when it belongs to other settings or data. Returns what about the machine differs from the one
+   * it was made on, in words ('isa avx512, here avx2'): where anything does, the run goes on rightly, but not to the same bits.
+   */
+  async resume(folder: string): Promise<readonly string[]> {
     const found = await readState(folder);
     const expected = fingerprintOf(this.config, this.train);
     if (found.fingerprint !== expected) {
@@ -199,6 +203,7 @@ export class Session implements Course {
     this.bestEvalLoss = state.bestEvalLoss;
     this.lossScale.restore(state.lossScale);
     for (const step of state.skipped) this.skipped.add(step);
+    return machineDifferences(state.machine, this.machine);
   }
 
   /** Weights as they were before step 1. */

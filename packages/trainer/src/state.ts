@@ -41,3 +41,10 @@ export function parseState(text: string, path: string): TrainerState {
   const issue = result.error.issues[0];
   throw new LomoError('CorruptState', `${path}: ${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'not a trainer state'}; resume from another checkpoint`, { path });
 }
+
+/** What differs between the machine a state was made on and this one: 'isa avx512, here avx2'. Nothing where either says nothing of itself. */
+export function machineDifferences(made: TrainerState['machine'], here: TrainerState['machine']): string[] {
+  if (Object.keys(made).length === 0 || Object.keys(here).length === 0) return [];
+  const names = [...new Set([...Object.keys(made), ...Object.keys(here)])];
+  return names.filter((name) => made[name] !== here[name]).map((name) => `${name} ${made[name] ?? 'unknown'}, here ${here[name] ?? 'unknown'}`);
+}

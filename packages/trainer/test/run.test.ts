@@ -80,6 +80,21 @@ test('only the newest checkpoints are kept', async () => {
   expect((await listCheckpoints(session.root)).map(({ step }) => step)).toEqual([6, 5]);
 });
 
+test('a checkpoint remembers what equal bits need; another machine resumes it and is told what differs', async () => {
+  const machine = { backend: 'cpu', isa: 'avx512', libraries: 'oneDNN 2.6.3', chunk: '512' };
+  const first = await opened({ max_steps: 4 }, { machine });
+  const { output_dir } = first.config;
+  await run(first);
+  const { path } = (await listCheckpoints(first.root))[0]!;
+  expect((await readState(path)).machine).toEqual(machine);
+  const same = { model_name_or_path: first.config.model_name_or_path, datasets: first.config.datasets, max_steps: 4, ...(output_dir === undefined ? {} : { output_dir }) };
+  const again = async (here: Readonly<Record<string, string>>): Promise<readonly string[]> => (await opened(same, { machine: here })).resume(path);
+  expect(await again(machine)).toEqual([]);
+  expect(await again({ ...machine, isa: 'avx2', libraries: 'oneDNN 3.4.1' })).toEqual(['isa avx512, here avx2', 'libraries oneDNN 2.6.3, here oneDNN 3.4.1']);
+  expect(await again({ backend: 'reference', node: 'v20' })).toEqual(['backend cpu, here reference', 'isa avx512, here unknown', 'libraries oneDNN 2.6.3, here unknown', 'chunk 512, here unknown', 'node unknown, here v20']);
+  expect(await again({})).toEqual([]); // nothing said of this machine
+});
+
 test('other settings or data do not resume', async () => {
   const first = await opened({ max_steps: 2 });
   await run(first);

@@ -59,8 +59,9 @@ export async function resumeRun(session: Session, screen: Screen): Promise<void>
   const wish = session.config.resume_from_checkpoint;
   const folder = typeof wish === 'string' ? wish : wish ? (await listCheckpoints(session.root))[0]?.path : undefined;
   if (folder === undefined) return;
-  await session.resume(folder);
+  const differences = await session.resume(folder);
   screen.line(`  resuming from ${folder}: step ${session.done} of ${session.steps} is done`);
+  for (const difference of differences) screen.line(`  warning: the checkpoint was made with ${difference}; the run goes on, but its bits will not be those of a run that was never stopped`);
 }
 
 /** Trains to the end or the abort; shows every step, keeps metrics.jsonl. Returns the last checkpoint's folder, if one was written. */
