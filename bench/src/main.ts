@@ -6,10 +6,12 @@ import { memory } from './memory.ts';
 import { ops } from './ops.ts';
 import { performance } from './performance.ts';
 import { picture } from './picture.ts';
+import { precision } from './precision.ts';
 import { quickstart } from './quickstart.ts';
 import { products } from './products.ts';
 import { profile } from './profile.ts';
 import { telemetry } from './telemetry.ts';
+import { sweep } from './sweep.ts';
 import { train } from './train.ts';
 
 const usage = `pnpm bench train     ours against PyTorch, in turn: tokens/s, memory, losses
@@ -23,6 +25,8 @@ pnpm bench profile   where a step's time goes, launch by launch                 
 pnpm bench performance  measures ops and profile, keeps both, and writes docs/performance.md anew from the newest results  [--models] [--dtypes] [--shapes] [--threads] [--saved]
 pnpm bench telemetry  what a step costs that says what it did to the weights          [--models 15m] [--dtypes] [--shapes] [--optims lomo,adalomo,adamw] [--threads] [--steps PAIRS] [--check] [--json] [--save]
 pnpm bench picture   draws docs/memory.svg from a real step                         [--models 110m] [--out FILE]
+pnpm bench sweep     stories260k on GSM8K: every rule at several learning rates       [--folder MODEL] [--data FOLDER] [--steps 2000] [--init random] [--jobs 2] [--keep FOLDER] [--out FILE] [--json] [--save]
+pnpm bench precision  the same runs in f32, bf16 and f16, over seeds                [--folder MODEL] [--data FOLDER] [--steps 1000] [--rate LR] [--jobs 2] [--keep FOLDER] [--out FILE] [--json] [--save]
 pnpm bench quickstart  the quickstart's fine-tuning over seeds, learning rates, and from random weights
 A model is one of 1m, 15m, 42m, 110m, 0.5b; a shape is tokens x rows. The peer's interpreter may also be given as PEER_PYTHON.
 `;
@@ -40,6 +44,12 @@ const { values, positionals } = parseArgs({
     compile: { type: 'string' },
     preload: { type: 'string' },
     out: { type: 'string' },
+    data: { type: 'string' },
+    folder: { type: 'string' },
+    init: { type: 'string' },
+    jobs: { type: 'string', default: '2' },
+    keep: { type: 'string' },
+    rate: { type: 'string' },
     trace: { type: 'string' },
     saved: { type: 'boolean', default: false },
     models: { type: 'string' },
@@ -68,6 +78,8 @@ async function main(): Promise<number> {
   const [dtypes, optims, threads] = [list(values.dtypes ?? (verb === 'memory' || verb === 'performance' || verb === 'telemetry' ? 'f32,bf16' : 'f32')), list(values.optims ?? (verb === 'telemetry' ? 'lomo,adalomo,adamw' : 'lomo')), count(values.threads, 'threads')];
   const models = (fallback: string): string[] => list(values.models ?? fallback);
   const shapes = (fallback: string): string[] => list(values.shapes ?? fallback);
+  const shared = join(benchFolder, '..', '..', 'shared');
+  const trained = { model: values.folder ?? join(shared, 'models', 'stories260k'), data: values.data ?? join(shared, 'data'), jobs: count(values.jobs, 'jobs'), keep: values.keep };
   const measured = { json, save, check, dtypes, threads, optims, recompute };
   if (check && verb !== 'train' && verb !== 'memory' && verb !== 'telemetry') throw new Error('--check: only train, memory and telemetry have bars');
   switch (verb) {
@@ -105,6 +117,10 @@ async function main(): Promise<number> {
       return telemetry({ ...measured, models: models('15m'), shapes: shapes('256x4'), pairs: count(values.steps ?? '20', 'steps') });
     case 'picture':
       return picture({ model: models('110m')[0]!, out: values.out ?? join(benchFolder, '..', 'docs', 'memory.svg') });
+    case 'sweep':
+      return sweep({ json, save, check, ...trained, steps: count(values.steps ?? '2000', 'steps'), random: values.init === 'random', out: values.out ?? join(benchFolder, '..', 'docs', 'sweep.svg') });
+    case 'precision':
+      return precision({ json, save, check, ...trained, steps: count(values.steps ?? '1000', 'steps'), rate: Number(values.rate ?? '0.1'), out: values.out ?? join(benchFolder, '..', 'docs', 'precision.svg') });
     case 'quickstart':
       return quickstart();
     default:
