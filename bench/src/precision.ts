@@ -69,7 +69,7 @@ export async function precision(options: PrecisionOptions): Promise<number> {
     writeFileSync(options.out, drawPlot([...subjects.map((subject) => lossPanel(subject, of)), ...subjects.map((subject) => ratioPanel(subject, of))], {
       heading: 'Held-out loss in f32, bf16 and f16',
       captions: [
-        `LOMO, the same data in every format; lines are medians of ${seeds.length} seeds (weights' order of samples and rounding), bands their spread.`,
+        `LOMO, the same data in every format; lines are medians of ${seeds.length} seeds (order of samples, random bits of rounding), bands their spread.`,
         'Below: each loss over the f32 loss of the same seed and step. bf16 runs have bf16 activations too; f16 weights have f32 activations.',
       ],
       legend: formats.map(({ name, colour }) => ({ label: name, colour })),

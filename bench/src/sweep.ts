@@ -69,8 +69,9 @@ export async function sweep(options: SweepOptions): Promise<number> {
     writeFileSync(options.out, drawPlot(panels({ rates, of, best, steps: options.steps }), {
       heading: `Held-out loss of GSM8K answers, ${options.random ? 'from random weights' : 'further training of a pretrained model'}`,
       captions: [
-        `stories260k (260,032 parameters, f32), ${options.steps} steps of 512 packed tokens, the same batches and seed for every run; linear decay after 5 % warmup, no clipping.`,
-        `Loss of ${begun.heldSamples} held-out answers, starting at ${begun.points[0]!.loss.toFixed(3)}. Learning rate at the end of each curve; the best of each rule is bold.`,
+        `stories260k (260,032 parameters, f32), ${options.steps} steps of 512 packed tokens, the same batches and seed for every run;`,
+        `linear decay after 5 % warmup, no clipping. Loss over ${begun.heldSamples} held-out answers, ${begun.points[0]!.loss.toFixed(2)} before the first step.`,
+        "The learning rate stands at the end of each curve; the best of each rule is bold. 'ended': a step was not finite.",
       ],
       columns: 2,
     }));
@@ -110,7 +111,8 @@ interface Found {
 function panels({ rates, of, best, steps }: Found): PlotPanel[] {
   const ends = ruleNames.flatMap((optim) => rates[optim].map((rate) => lossOf(of(optim, rate)))).filter(Number.isFinite);
   const [low, start] = [Math.min(...ends), of('lomo', rates.lomo[0]!).points[0]!.loss];
-  const y = axisOf('held-out loss', low - 0.04 * (start - low), start);
+  const highest = Math.min(start, low + 2);
+  const y = axisOf('held-out loss', low - 0.04 * (highest - low), highest);
   const x = { label: 'step', min: 0, max: steps, ticks: linearTicks(0, steps, 4) };
   const byStep = ruleNames.map((optim): PlotPanel => ({
     title: ruleTitles[optim],
