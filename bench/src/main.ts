@@ -12,11 +12,12 @@ import { products } from './products.ts';
 import { profile } from './profile.ts';
 import { telemetry } from './telemetry.ts';
 import { sweep } from './sweep.ts';
+import type { Peer } from './train.ts';
 import { train } from './train.ts';
 
 const usage = `pnpm bench train     ours against PyTorch, in turn: tokens/s, memory, losses
-           [--python PATH] [--models 15m,110m] [--dtypes f32] [--shapes 256x4,1024x1] [--optims lomo] [--rounds 3] [--steps N] [--threads 2]
-           [--recompute] [--compile layer] [--preload "A.so B.so"] [--peers FOLDER] [--check] [--json] [--save]
+           [--python PATH] [--against stock,tuned] [--models 15m,110m] [--dtypes f32,bf16] [--shapes 256x4,1024x1] [--optims lomo] [--recompute]
+           [--rounds 3] [--steps N] [--threads 2] [--preload "A.so B.so"] [--peers FOLDER] [--check] [--json] [--save]
 pnpm bench memory    the most a whole process ever holds, ours against PyTorch
            [--python PATH] [--models 110m] [--dtypes f32,bf16] [--shapes 256x4] [--steps 2] [--threads 2] [--preload "A.so B.so"] [--peers FOLDER] [--check] [--json] [--save]
 pnpm bench products  our matrix products against the best product of the same run   [--models] [--dtypes] [--shapes] [--threads] [--json] [--save]
@@ -41,7 +42,7 @@ const { values, positionals } = parseArgs({
     recompute: { type: 'boolean', default: false },
     python: { type: 'string' },
     peers: { type: 'string' },
-    compile: { type: 'string' },
+    against: { type: 'string', default: 'stock,tuned' },
     preload: { type: 'string' },
     out: { type: 'string' },
     data: { type: 'string' },
@@ -73,9 +74,14 @@ const count = (text: string, name: string): number => {
   return n;
 };
 
+function peerOf(name: string): Peer {
+  if (name === 'stock' || name === 'tuned') return name;
+  throw new Error(`--against ${name}: expected stock or tuned`);
+}
+
 async function main(): Promise<number> {
   const { json, save, check, recompute } = values;
-  const [dtypes, optims, threads] = [list(values.dtypes ?? (verb === 'memory' || verb === 'performance' || verb === 'telemetry' ? 'f32,bf16' : 'f32')), list(values.optims ?? (verb === 'telemetry' ? 'lomo,adalomo,adamw' : 'lomo')), count(values.threads, 'threads')];
+  const [dtypes, optims, threads] = [list(values.dtypes ?? (verb === 'train' || verb === 'memory' || verb === 'performance' || verb === 'telemetry' ? 'f32,bf16' : 'f32')), list(values.optims ?? (verb === 'telemetry' ? 'lomo,adalomo,adamw' : 'lomo')), count(values.threads, 'threads')];
   const models = (fallback: string): string[] => list(values.models ?? fallback);
   const shapes = (fallback: string): string[] => list(values.shapes ?? fallback);
   const shared = join(benchFolder, '..', '..', 'shared');
@@ -92,7 +98,7 @@ async function main(): Promise<number> {
         steps: values.steps === undefined ? undefined : count(values.steps, 'steps'),
         python: values.python ?? process.env['PEER_PYTHON'],
         peers: values.peers ?? join(benchFolder, '..', '..', 'shared', 'peers'),
-        compile: values.compile,
+        against: list(values.against).map(peerOf),
         preload: values.preload,
       });
     case 'memory':

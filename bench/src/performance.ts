@@ -14,7 +14,7 @@ export interface PerformanceOptions extends ProfileOptions {
 }
 
 /** Benches whose last line is told beside the tables. */
-const told = ['train', 'train-tuned', 'train-recomputed', 'train-recomputed-tuned', 'products', 'ops', 'profile'];
+const told = ['train', 'train-recomputed', 'train-adalomo-adamw', 'products', 'ops', 'profile'];
 
 /** Runs the bench; returns the exit code. */
 export async function performance(options: PerformanceOptions): Promise<number> {

@@ -30,13 +30,13 @@ test('the newest result of each bench becomes its table', () => {
     write('2026-11-23-profile.json', { ...profiled, profiles: [] });
     write('2026-11-24-profile.json', profiled);
     write('2026-11-24-ops.json', timed);
-    write('2026-11-24-train-tuned.json', { ...kept, name: 'train-tuned', figure: '1.23 x PyTorch' });
+    write('2026-11-24-train.json', { ...kept, name: 'train', figure: '1.23 x PyTorch' });
     const section = performanceSection(newestResults(folder));
     expect(section).toContain('A step takes 11 ms; its launches take 10 ms, 0.5 ms pass between them. Limits of this run: 1000 GFLOP/s, 1.0 GB/s.');
     expect(section).toContain('| `matmul` | 4 | 8.0 | 80 % | products | 75 % | 50 % to 90 % |');
     expect(section).toContain('| `add` | 4 | 2.0 | 20 % | memory | 50 % |  |');
     expect(section).toContain('| all | 8 | 10.0 | 100 % |  | 70 % |  |');
-    expect(section).toContain('| `train-tuned` | 2026-11-24 | 1.23 x PyTorch |');
+    expect(section).toContain('| `train` | 2026-11-24 | 1.23 x PyTorch |');
     expect(section).toContain('No results yet: `pnpm bench memory --python PATH --save`.');
     const held = { side: 'ours', whole: 100.4, above: 9, weights: 10, start: 5, tokensPerSecond: 1 };
     const comparison = { name: '1m f32 4x2', what: 'whole against stock', share: 0.3, bar: 0.4, of: 'ours', against: 'theirs' };
