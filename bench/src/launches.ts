@@ -208,8 +208,7 @@ function observe(recorder: RecordingBackend, commands: Command[]): LaunchObserve
   return {
     launched: (op, { ins, inouts, outs }, attributes) => {
       const { kernel, operands, attributes: values } = recorder.pending!;
-      // `flops` is not told of an output that was given: a tile of a weight's rows.
-      const flops = op.name === 'weight_grad' ? 2 * ins[0]!.shape[0]! * numel(outs[0]!.shape) : op.flops(ins, attributes, inouts);
+      const flops = op.flops(ins, attributes, inouts, outs);
       const shapes = [spell(ins), inouts.length === 0 ? '' : `+ ${spell(inouts)}`, outs.length === 0 ? '' : `-> ${spell(outs)}`].filter((part) => part !== '').join(' ');
       commands.push({ kind: 'launch', launch: { op: op.name, kernel, operands, attributes: values, flops, bytes: traffic(op.name, operands), shapes } });
     },

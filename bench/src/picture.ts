@@ -9,7 +9,7 @@ import type { Optimizer, Rule } from '@lomo/optim';
 import { adamw, lomo } from '@lomo/optim';
 import type { ProgramPass } from '@lomo/parallel';
 import type { Parameter } from '@lomo/tensor';
-import { categories, Dense, Device, DryBackend, Grad, numel } from '@lomo/tensor';
+import { categories, Dense, Device, DryBackend, Grad } from '@lomo/tensor';
 import type { Setup } from './assembly.ts';
 import { assemble, batchesOf } from './assembly.ts';
 import { percent } from './manners.ts';
@@ -76,8 +76,7 @@ export async function timelineOf(device: Device, setup: Setup): Promise<Timeline
   device.observer = {
     launched: (op, { ins, inouts, outs }, attributes) => {
       const bytes = [...ins, ...inouts, ...inouts, ...outs].reduce((sum, t) => sum + t.bytes, 0);
-      const given = op.name === 'weight_grad' ? 2 * ins[0]!.shape[0]! * numel(outs[0]!.shape) : op.flops(ins, attributes, inouts);
-      work += Math.max(bytes, given / flopsPerByte);
+      work += Math.max(bytes, op.flops(ins, attributes, inouts, outs) / flopsPerByte);
     },
   };
   arena.resetPeaks();

@@ -40,8 +40,8 @@ export async function makePlan(target: Backend, phases: PlanPhases, options: Omi
     },
   };
   device.observer = {
-    launched: (op, { ins, inouts }, attributes) => {
-      flops.set(phase, (flops.get(phase) ?? 0) + op.flops(ins, attributes, inouts));
+    launched: (op, { ins, inouts, outs }, attributes) => {
+      flops.set(phase, (flops.get(phase) ?? 0) + op.flops(ins, attributes, inouts, outs));
       launches.set(phase, (launches.get(phase) ?? 0) + 1);
     },
   };

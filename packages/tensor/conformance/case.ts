@@ -188,7 +188,7 @@ function judge(one: Case, after: readonly TypedArray[], options: { readonly chun
   const views = (role: Role): View[] => operands.filter((p) => p.role === role).map((p) => p.view);
   op.reference({ ins: views('in'), inouts: views('inout'), outs: views('out') }, attributes, { chunk: options.chunk });
   const specs = (role: Role): Spec[] => operands.filter((p) => p.role === role).map((p) => p.spec);
-  const length = lengthOf(op.flops(specs('in'), attributes, specs('inout')), [...specs('inout'), ...specs('out')]);
+  const length = lengthOf(op.flops(specs('in'), attributes, specs('inout'), specs('out')), [...specs('inout'), ...specs('out')]);
   const stochastic = attributes['rounding'] === 1;
   const failures = [...options.failures];
   const written = operands.filter((p) => p.role !== 'in' && isReal(p.spec.dtype)).map((p) => p.view.data);

@@ -87,8 +87,8 @@ export interface Op<A extends Attributes = Attributes> extends Differentiable<A>
   infer(ins: readonly Spec[], attributes: A, inouts: readonly Spec[]): readonly Spec[];
   /** The definition: slow, obvious, in float64. */
   reference(operands: { ins: readonly View[]; inouts: readonly View[]; outs: readonly View[] }, attributes: A, traits: { chunk: number }): void;
-  /** Floating-point operations of one launch. */
-  flops(ins: readonly Spec[], attributes: A, inouts: readonly Spec[]): number;
+  /** Floating-point operations of one launch. `outs` as they are: a caller may have given less than `infer` says, such as a tile of rows. */
+  flops(ins: readonly Spec[], attributes: A, inouts: readonly Spec[], outs: readonly Spec[]): number;
   /** dtypes 'real' stands for. */
   readonly dtypes: readonly DType[];
   /** A random case; shapes, values and attributes all come from `random`. */

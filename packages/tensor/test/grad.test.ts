@@ -82,6 +82,23 @@ test('tiles of any height, visited any number of times, are the rows of the whol
   );
 });
 
+test('tiles of any height cost the work of the whole', () => {
+  const work = (tileBytes: number): number => {
+    const on = new Device(backend, { bytes: 1 << 20, tileBytes });
+    const large = device;
+    device = on;
+    let flops = 0;
+    on.observer = { launched: (op, { ins, inouts, outs }, attributes) => void (flops += op.name === 'weight_grad' ? op.flops(ins, attributes, inouts, outs) : 0) };
+    const grad = gradOf({ rows: 7, columns: 4, tokens: [5], dense: false, seed: 1 });
+    grad.tiles(() => {});
+    grad.release();
+    on.free();
+    device = large;
+    return flops;
+  };
+  expect([1, 40, 1000].map(work)).toEqual([280, 280, 280]);
+});
+
 describe('a gradient', () => {
   test('without terms is zero', () => {
     const grad = zeroGrad(device, [3, 2]);

@@ -63,7 +63,7 @@ export const weightGradOp: Op<WeightGradAttributes> = defineOp({
     check('weight_grad', ins[0]!, ins[1]!, outs[0]!, row);
     accumulate(ins[0]!, ins[1]!, outs[0]!, { row, add: false, chunk });
   },
-  flops: (ins, { row }) => flops(ins[0]!, ins[1]!, dimOf(ins[0]!, 1) - row),
+  flops: (ins, _, __, outs) => flops(ins[0]!, ins[1]!, dimOf(outs[0]!, 0)),
   sample: (random) => {
     const s = operands(random);
     return { ins: s.ins, attributes: { row: s.row } };
