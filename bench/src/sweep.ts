@@ -28,7 +28,7 @@ export interface SweepOptions extends Reporting {
 export const sweepRates = {
   pretrained: {
     lomo: [0.01, 0.03, 0.1, 0.3, 1],
-    adalomo: [3e-4, 1e-3, 3e-3, 1e-2, 3e-2],
+    adalomo: [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1],
     adamw: [1e-4, 3e-4, 1e-3, 3e-3, 1e-2],
   },
   random: {
