@@ -9,6 +9,12 @@ import type { JsonObject } from './json.ts';
 import { isJsonObject, parseJson } from './json.ts';
 import { confinement } from './checkpoint.ts';
 
+/** The model's description in its folder. */
+export const configName = 'config.json';
+
+/** The largest config.json that is read, bytes. */
+export const configLimit = 16 * 2 ** 20;
+
 /** How one `model_type` reads its config.json. */
 export interface ConfigFamily<C = ModelConfig> {
   readonly modelType: string;
@@ -26,10 +32,10 @@ export function familyOf<F extends ConfigFamily<unknown>>(json: JsonObject, fami
 
 /** config.json of a Hugging Face folder as strict JSON: duplicate keys, links out of the folder and oversized files are refused. */
 export async function readConfig(folder: string, files: Files = nodeFiles): Promise<JsonObject> {
-  const path = join(folder, 'config.json');
+  const path = join(folder, configName);
   const isInside = await confinement(files, folder);
   await isInside(path);
-  const json = parseJson(await readWhole(files, path, 16 * 2 ** 20), path);
+  const json = parseJson(await readWhole(files, path, configLimit), path);
   if (!isJsonObject(json)) throw new LomoError('CorruptJson', `${path}: expected an object`, { path });
   return json;
 }

@@ -5,6 +5,7 @@ export * from './config/fields.ts';
 export * from './config/frequencies.ts';
 export * from './config/model.ts';
 export * from './config/rope.ts';
+export * from './config/saved.ts';
 export * from './decoder.ts';
 export * from './family.ts';
 export * from './files.ts';

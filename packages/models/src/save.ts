@@ -1,11 +1,14 @@
-// Writes a model as a Hugging Face folder that transformers loads: weights anew, everything else copied byte for byte.
+// Writes a model as a Hugging Face folder that transformers loads: weights anew, config.json saying their type, everything else byte for byte.
 import { createHash } from 'node:crypto';
 import { basename, dirname, join, resolve } from 'node:path';
 import { LomoError } from '@lomo/tensor';
+import { configSaying } from './config/saved.ts';
+import { configLimit, configName } from './family.ts';
 import type { Files } from './files.ts';
-import { nodeFiles, readFully, writeFully, writeWhole } from './files.ts';
+import { nodeFiles, readFully, readWhole, writeFully, writeWhole } from './files.ts';
 import type { LanguageModel } from './languageModel.ts';
 import type { RealDiskType } from './safetensors/diskType.ts';
+import { diskTypeOf } from './safetensors/diskType.ts';
 import type { WrittenFile } from './safetensors/write.ts';
 import { writeShards } from './safetensors/write.ts';
 import { isWeights, sidecarsOf } from './sidecars.ts';
@@ -20,17 +23,21 @@ export interface SaveModelOptions {
   readonly shardBytes?: number;
 }
 
-/** Writes the model into an existing folder and makes it durable; returns every file with its SHA-256. Replaces files of equal name in place. */
+/** Writes the model into an existing folder, config.json naming the type that its weights then have, and makes it durable; returns every file with its SHA-256. Replaces files of equal name in place. */
 export async function writeModel(model: LanguageModel, folder: string, options: SaveModelOptions = {}): Promise<readonly WrittenFile[]> {
   const files = options.files ?? nodeFiles;
   const sources = modelSources(model, options.dtype);
+  const dtype = options.dtype ?? diskTypeOf(model.parameters[0]!.dtype);
   const written: WrittenFile[] = [];
   if (options.from === undefined) {
     const bytes = new TextEncoder().encode(`${JSON.stringify(model.config.source, null, 2)}\n`);
-    await writeWhole(files, join(folder, 'config.json'), bytes);
-    written.push({ name: 'config.json', bytes: bytes.byteLength, sha256: createHash('sha256').update(bytes).digest('hex') });
+    written.push(await writeConfig(files, { folder, bytes, dtype }));
   } else {
-    for (const name of await sidecarsOf(files, options.from)) written.push(await copyFile(files, { from: join(options.from, name), to: join(folder, name) }));
+    for (const name of await sidecarsOf(files, options.from)) {
+      const from = join(options.from, name);
+      if (name === configName) written.push(await writeConfig(files, { folder, bytes: await readWhole(files, from, configLimit), dtype }));
+      else written.push(await copyFile(files, { from, to: join(folder, name) }));
+    }
   }
   written.push(...(await writeShards(folder, sources, { files, ...(options.shardBytes === undefined ? {} : { shardBytes: options.shardBytes }) })));
   await files.syncFolder(folder);
@@ -85,6 +92,13 @@ async function swap(files: Files, paths: { readonly target: string; readonly par
     if (exists) await files.rename(previousOf(target), target);
     throw error;
   }
+}
+
+async function writeConfig(files: Files, { folder, bytes, dtype }: { readonly folder: string; readonly bytes: Uint8Array; readonly dtype: RealDiskType }): Promise<WrittenFile> {
+  const path = join(folder, configName);
+  const said = configSaying(bytes, dtype, path);
+  await writeWhole(files, path, said);
+  return { name: configName, bytes: said.byteLength, sha256: createHash('sha256').update(said).digest('hex') };
 }
 
 async function copyFile(files: Files, paths: { readonly from: string; readonly to: string }): Promise<WrittenFile> {

@@ -1,12 +1,13 @@
 // Loading and saving whole models: conversions, sidecars byte for byte, replacing the source, failures that leave the old model.
+import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { cp, mkdir, readFile, readdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { CausalStage, Linear, SafetensorsFile, builtInFamilies, createModel, initialise, loadModel, loadWeights, nodeFiles, observeFiles, openCheckpoint, saveModel, writeModel } from '../src/index.ts';
+import { CausalStage, Linear, SafetensorsFile, builtInFamilies, configSaying, createModel, initialise, loadModel, loadWeights, nodeFiles, observeFiles, openCheckpoint, saveModel, writeModel } from '../src/index.ts';
 import type { Build, CommonConfig, DecodeStep, JsonObject, LanguageModel, ModelFamily, RealDiskType } from '../src/index.ts';
 import { embedding } from '@lomo/tensor';
-import type { Batch, Parameter, Tensor } from '@lomo/tensor';
+import type { Batch, DType, Parameter, Tensor } from '@lomo/tensor';
 import { temporary } from './folders.ts';
 import { referenceDevice } from './run.ts';
 
@@ -107,6 +108,39 @@ describe('save and load', () => {
     expect(existsSync(join(out, 'pytorch_model.bin'))).toBe(false);
     await expect(saveModel(model, out, { from: folder })).rejects.toMatchObject({ code: 'FolderNotEmpty' });
     model.dispose();
+  });
+
+  it('says in config.json which type the weights have, and changes nothing else', async () => {
+    const from = join(await temporary(), 'from');
+    await mkdir(from);
+    const fields = '"model_type": "qwen2",\r\n\t"vocab_size": 19, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": true, "rms_norm_eps": 1E-06, "task_specific_params": {"a": [{"dtype": "x"}, 1]}';
+    const out = async (config: string, options: { dtype?: DType; disk?: RealDiskType }): Promise<string> => {
+      await writeFile(join(from, 'config.json'), config);
+      const model = createModel(json, device, { dtype: options.dtype ?? 'f32' });
+      initialise(model, 3);
+      const folder = join(await temporary(), 'out');
+      const written = await saveModel(model, folder, { from, ...(options.disk === undefined ? {} : { dtype: options.disk }) });
+      model.dispose();
+      const bytes = await readFile(join(folder, 'config.json'));
+      expect(written.find(({ name }) => name === 'config.json')).toMatchObject({ bytes: bytes.byteLength, sha256: createHash('sha256').update(bytes).digest('hex') });
+      using again = await loadModel(folder, device);
+      await using checkpoint = await openCheckpoint(folder);
+      const disk = { F32: 'f32', BF16: 'bf16', F16: 'f16' }[checkpoint.tensor('model.norm.weight').dtype as RealDiskType];
+      if (disk !== 'f32') expect(again.config.storedDtype).toBe(disk);
+      return bytes.toString('utf8');
+    };
+    const classic = (name: string, more = ''): string => `{ ${fields},\n  "torch_dtype" : ${name} ${more}}\n`;
+    const f32 = classic('"float32"');
+    expect(await out(f32, { dtype: 'f16' })).toBe(f32.replace('"float32"', '"float16"'));
+    expect(await out(f32, { dtype: 'bf16' })).toBe(f32.replace('"float32"', '"bfloat16"'));
+    expect(await out(f32, { disk: 'F16' })).toBe(f32.replace('"float32"', '"float16"'));
+    expect(await out(f32, {})).toBe(f32);
+    expect(await out(`{"dtype":"float16","torch_dtype":"float16",${fields}}`, { dtype: 'bf16' })).toBe(`{"dtype":"bfloat16","torch_dtype":"bfloat16",${fields}}`);
+    expect(await out(`\ufeff{\n  ${fields},\n  "rope_theta": 10000.0\n}\n`, { dtype: 'f16' })).toBe(`\ufeff{\n  ${fields},\n  "rope_theta": 10000.0,\n  "torch_dtype": "float16"\n}\n`);
+    const odd = ', "x_\\"y": "a\\\\" ';
+    const bytes = new TextEncoder().encode(classic('null', odd));
+    expect(new TextDecoder().decode(configSaying(bytes, 'BF16', 'config.json'))).toBe(classic('"bfloat16"', odd));
+    expect(() => configSaying(bytes.subarray(5), 'BF16', 'config.json')).toThrow(/config\.json:1/);
   });
 
   it('replaces its own source, keeping what is not weights', async () => {
