@@ -16,7 +16,7 @@ const spareGiB = process.availableMemory() / gibibyte;
 test.skipIf(spareGiB < neededGiB)(`two LOMO steps of LLaMA-7B, bf16, 1 x 1024 tokens, in at most ${barGiB} GiB (needs ${neededGiB} GiB; ${spareGiB.toFixed(1)} are free)`, async () => {
   await using backend = cpu();
   const say = (text: string): void => void process.stderr.write(`  7B: ${text}\n`);
-  const { plan, parameters, size, reserved, drawSeconds, steps, processPeak } = await runSteps(backend, paperStep, { count: 2, lr: 0.03, say });
+  const { plan, parameters, size, reserved, draw, steps, processPeak } = await runSteps(backend, paperStep, { count: 2, lr: 0.03, say });
   const inGiB = (bytes: number): string => (bytes / gibibyte).toFixed(3);
   for (const category of categories) if (plan.atPeak[category] > 0) say(`${category.padEnd(12)}${inGiB(plan.atPeak[category])} GiB`);
   say(`${'arena'.padEnd(12)}${inGiB(plan.extent)} GiB (the paper: ${paperGiB} GiB), process ${inGiB(processPeak)} GiB`);
@@ -36,9 +36,10 @@ test.skipIf(spareGiB < neededGiB)(`two LOMO steps of LLaMA-7B, bf16, 1 x 1024 to
     at_peak_bytes: plan.atPeak,
     paper_gib: paperGiB,
     process_peak_gib: processPeak / gibibyte,
-    draw_s: drawSeconds,
+    draw_s: draw.seconds,
+    draw_processor_s: draw.processorSeconds,
     step_tflop: (plan.flops.get('step') ?? NaN) / 1e12,
-    steps: steps.map(({ loss, seconds, settled }) => ({ loss, seconds, tokens_per_s: paperStep.tokens / seconds, settled: settled.length })),
+    steps: steps.map(({ loss, seconds, processorSeconds, settled }) => ({ loss, seconds, processor_s: processorSeconds, tokens_per_s: paperStep.tokens / seconds, settled: settled.length })),
   };
   mkdirSync(results, { recursive: true });
   writeFileSync(join(results, `${result.date.slice(0, 10)}-llama7b.json`), `${JSON.stringify(result, null, 1)}\n`);

@@ -76,6 +76,8 @@ export function planOf(backend: Backend, shape: StepShape): Promise<MemoryPlan> 
 export interface StepReport {
   readonly loss: number;
   readonly seconds: number;
+  /** Of processor time, all threads together: on a busy machine this, over the threads, is what a quiet one would take. */
+  readonly processorSeconds: number;
   /** Paths of the parameters that settled, in order. */
   readonly settled: readonly string[];
 }
@@ -87,8 +89,8 @@ export interface SizeReport {
   readonly size: number;
   /** Bytes that the backend's memories really reserve. */
   readonly reserved: number;
-  /** Seconds that drawing all weights took. */
-  readonly drawSeconds: number;
+  /** Seconds that drawing all weights took, on the clock and of processor time. */
+  readonly draw: Pick<StepReport, 'seconds' | 'processorSeconds'>;
   readonly steps: readonly StepReport[];
   /** VmHWM of the process, bytes. */
   readonly processPeak: number;
@@ -100,11 +102,11 @@ export async function runSteps(backend: Backend, shape: StepShape, { count, lr, 
   const device = new Device(backend, { bytes: plan.extent });
   try {
     const { model, optimizer, program } = await underPlan(device, plan, { name: 'setup', body: () => assemble(device, shape) });
-    const begun = performance.now();
+    let timing = stopwatch();
     initialise(model, 0);
     await device.read(model.parameters.at(-1)!.rows(0, 1));
-    const drawSeconds = (performance.now() - begun) / 1000;
-    say(`${model.size} numbers drawn in ${drawSeconds.toFixed(1)} s`);
+    const draw = timing();
+    say(`${model.size} numbers drawn in ${draw.seconds.toFixed(1)} s (${draw.processorSeconds.toFixed(1)} s of processor time)`);
     const steps: StepReport[] = [];
     for (let step = 1; step <= count; step++) {
       const settled: string[] = [];
@@ -116,14 +118,14 @@ export async function runSteps(backend: Backend, shape: StepShape, { count, lr, 
         },
         finish: (tensor) => pass.finish(tensor),
       }));
-      const start = performance.now();
+      timing = stopwatch();
       const { loss } = await underPlan(device, plan, { name: 'step', body: () => program.run({ step, seed: 0, lr, batches: [randomBatch(shape, 1)], passes }) });
-      const seconds = (performance.now() - start) / 1000;
-      steps.push({ loss, seconds, settled });
-      say(`step ${step}: loss ${loss.toFixed(4)}, ${seconds.toFixed(1)} s, ${(shape.tokens / seconds).toFixed(2)} tokens/s`);
+      const { seconds, processorSeconds } = timing();
+      steps.push({ loss, seconds, processorSeconds, settled });
+      say(`step ${step}: loss ${loss.toFixed(4)}, ${seconds.toFixed(1)} s (${processorSeconds.toFixed(1)} s of processor time), ${(shape.tokens / seconds).toFixed(2)} tokens/s`);
     }
     const parameters = model.parameters.map(({ path }) => path);
-    return { plan, parameters, size: model.size, reserved: backend.reserved(), drawSeconds, steps, processPeak: highWater() };
+    return { plan, parameters, size: model.size, reserved: backend.reserved(), draw, steps, processPeak: highWater() };
   } finally {
     device.free();
   }
@@ -132,4 +134,13 @@ export async function runSteps(backend: Backend, shape: StepShape, { count, lr, 
 /** VmHWM of this process, bytes. */
 function highWater(): number {
   return Number(/VmHWM:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? NaN) * 1024;
+}
+
+/** Begins to time; call it to know. */
+function stopwatch(): () => { readonly seconds: number; readonly processorSeconds: number } {
+  const [start, used] = [performance.now(), process.cpuUsage()];
+  return () => {
+    const { user, system } = process.cpuUsage(used);
+    return { seconds: (performance.now() - start) / 1000, processorSeconds: (user + system) / 1e6 };
+  };
 }
