@@ -1,8 +1,10 @@
 // THE LOOP: one step after another, as an async iterable. Everything else a run does hangs on the events it yields.
-import { isLomoError, LomoError } from '@lomo/tensor';
+import type { LomoError } from '@lomo/tensor';
+import { isLomoError } from '@lomo/tensor';
 import type { HostBatch, Program, StepResult } from '@lomo/parallel';
 import type { Optimizer, StepTelemetry } from '@lomo/optim';
 import type { LossScale } from './loss_scale.ts';
+import { withSamples } from './rejection.ts';
 
 /** What the loop runs over. `done`, `skipped` and the loss scale are its only state, and what a checkpoint keeps of it. */
 export interface Course {
@@ -79,12 +81,4 @@ export async function* train(course: Course, options: { readonly signal?: AbortS
       yield torn ? { kind: 'rolled back', step, to: course.done, error: named } : { kind: 'rejected', step, error: named, lossScale: smaller };
     }
   }
-}
-
-function withSamples(error: LomoError, samples: StepBatches['samples']): LomoError {
-  const known = error.details['microBatches'];
-  const micro = Array.isArray(known) ? (known as number[]) : samples.map((_, m) => m);
-  const names = micro.flatMap((m) => samples[m] ?? []);
-  const shown = names.length > 8 ? `${names.slice(0, 8).join(', ')} and ${names.length - 8} more` : names.join(', ');
-  return new LomoError(error.code, `${error.message} Samples: ${shown}`, { ...error.details, samples: names }, error);
 }

@@ -64,20 +64,6 @@ template <class T> struct BackwardData {
   T *dq, *dk, *dv;
 };
 
-// Rows of x with units along rows in `to` and along dim in `to_t`; works in `space` [64, padded] floats.
-template <class U, class T> void turn_rows(const Attention& a, const RowBlock& rows, const T* x, float* space, U* to, U* to_t) {
-  const std::int64_t n = rows.vectors * lanes, length = a.padded / per<U>;
-  if constexpr (per<U> == 1) {
-    pack_rows(a, rows, x, 1.0f, to);
-    transpose(n, length, to, length, to_t, block_rows);
-  } else {
-    U* packed = reinterpret_cast<U*>(space);
-    pack_rows(a, rows, x, 1.0f, packed);
-    transpose(n, length, packed, length, to_t, block_rows);
-    pair_rows(n, a.padded, packed, to);
-  }
-}
-
 // Everything about a row block that does not depend on the keys.
 template <class U, class T> void prepare_rows(const Attention& a, const Return<U>& w, const BackwardData<T>& x, float* space) {
   const RowBlock& rows = w.rows;

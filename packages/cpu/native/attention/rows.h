@@ -55,6 +55,20 @@ void pack_key_units(const Attention& a, const Segment& segment, std::int64_t gro
   }
 }
 
+// Rows of x with units along rows in `to` and along dim in `to_t`; works in `space` [64, padded] floats.
+template <class U, class T> void turn_rows(const Attention& a, const RowBlock& rows, const T* x, float* space, U* to, U* to_t) {
+  const std::int64_t n = rows.vectors * lanes, length = a.padded / per<U>;
+  if constexpr (per<U> == 1) {
+    pack_rows(a, rows, x, 1.0f, to);
+    transpose(n, length, to, length, to_t, block_rows);
+  } else {
+    U* packed = reinterpret_cast<U*>(space);
+    pack_rows(a, rows, x, 1.0f, packed);
+    transpose(n, length, packed, length, to_t, block_rows);
+    pair_rows(n, a.padded, packed, to);
+  }
+}
+
 // Rows of x outside first .. end become 0: those of no segment.
 template <class T> void clear_outside(T* x, std::int64_t row, std::int64_t rows, std::int64_t first, std::int64_t end) {
   if (first > 0) std::memset(static_cast<void*>(x), 0, static_cast<std::size_t>(first * row) * sizeof(T));
