@@ -9,6 +9,7 @@ import type { Spill } from './spill.ts';
 import { SpilledGradients } from './spill.ts';
 import type { Grouping } from './telemetry.ts';
 import { Telemetry } from './telemetry.ts';
+import { scalar } from './update.ts';
 
 /** One backward pass over the step: what happens when a parameter settles, after every walk, and when all have settled. */
 export interface Pass {
@@ -121,7 +122,7 @@ export class Optimizer {
       name: 'check',
       atomic: true,
       settle: (p, g, { step, order }) => {
-        g.tiles((tile) => gateCheck(tile, step, order));
+        this.judge(g, { step, order });
         this.rehearse(p, g, { step, order });
       },
       finish: (step) => this.forgetOwnNorm(step),
@@ -150,7 +151,7 @@ export class Optimizer {
         if (order === 0) spilled.clear();
         this.stateOf(p);
         const look = (held: Grad): void => {
-          if (globalNorm === null) held.tiles((tile) => gateCheck(tile, step, order));
+          if (globalNorm === null) this.judge(held, { step, order });
           else addSquaredNorm(this.device, held, step.norm);
         };
         spilled.hold(p, g, { order, look });
@@ -181,6 +182,13 @@ export class Optimizer {
     };
   }
 
+  /** Closes the gate where this gradient's update would: at what is not finite, and at an own norm that is not, though every element be. */
+  private judge(g: Grad, { step, order }: { readonly step: StepTensor; readonly order: number }): void {
+    const ownNorm = this.ownNorm;
+    if (ownNorm === null) g.tiles((tile) => gateCheck(tile, step, order));
+    else clipByOwnNorm(this.device, g, { step, maxNorm: ownNorm, index: order });
+  }
+
   /** Updates a copy of an f16 parameter: what its new values would do to the gate, and no byte of the parameter or its state changed. */
   private rehearse(p: Parameter, g: Grad, { step, order }: { readonly step: StepTensor; readonly order: number }): void {
     if (p.dtype !== 'f16') return;
@@ -203,7 +211,8 @@ export class Optimizer {
   private update(p: Parameter, g: Grad, at: { readonly step: StepTensor; readonly order: number; readonly proven: boolean; readonly state: State; readonly decays: boolean; readonly telemetry: Telemetry | null }): void {
     const { rule, clip, weightDecay = 0, rounding = 'stochastic' } = this.options;
     const { step, order, proven, state } = at;
-    if (clip?.norm !== undefined && clip.scope === 'parameter') clipByOwnNorm(this.device, g, { step, maxNorm: clip.norm, index: order });
+    const ownNorm = this.ownNorm;
+    if (ownNorm !== null) clipByOwnNorm(this.device, g, { step, maxNorm: ownNorm, index: order });
     const context = { device: this.device, step, order, weightDecay: at.decays ? weightDecay : 0, clipValue: clip?.value ?? 0, rounding, proven };
     if (at.telemetry === null) rule.update(p, g, state, context);
     else at.telemetry.measure(p, g, step, (seen, sums) => rule.update(p, seen, state, { ...context, sums }));
@@ -219,9 +228,16 @@ export class Optimizer {
     return state;
   }
 
+  /** Largest norm of each parameter by itself; null where none is clipped so. */
+  private get ownNorm(): number | null {
+    const { clip } = this.options;
+    return clip?.norm !== undefined && clip.scope === 'parameter' ? clip.norm : null;
+  }
+
   /** What the last parameter's own norm left there is not the step's. */
   private forgetOwnNorm(step: StepTensor): void {
-    const { clip } = this.options;
-    if (clip?.norm !== undefined && clip.scope === 'parameter') fill(step.norm, 0);
+    if (this.ownNorm === null) return;
+    fill(step.norm, 0);
+    fill(step.scalars.rows(scalar.coefficient, scalar.coefficient + 1), 1);
   }
 }
