@@ -32,8 +32,8 @@ export class SpilledGradients {
   private readonly entries: Entry[] = [];
   private drained = 0;
   private total = 0;
-  /** One slice on its way back; made at first use. */
-  private slice: Uint8Array | null = null;
+  /** One slice on its way back; made at first use, and anew only for a step that holds more than any before. */
+  private slice = new Uint8Array(0);
 
   constructor(device: Device, spill: Spill) {
     this.device = device;
@@ -117,11 +117,12 @@ export class SpilledGradients {
 
   private async fetch(entry: Entry): Promise<Tensor[]> {
     const operands = entry.specs.map((spec) => this.device.allocate(spec, 'spill'));
-    const slice = (this.slice ??= new Uint8Array(Math.min(spillSlice, this.total)));
+    const room = Math.min(spillSlice, this.total);
+    if (this.slice.byteLength < room) this.slice = new Uint8Array(room);
     let at = entry.position;
     for (const tensor of operands) {
       for (const part of slices(tensor)) {
-        const bytes = slice.subarray(0, part.bytes);
+        const bytes = this.slice.subarray(0, part.bytes);
         if (this.spill !== 'memory') await this.spill.read(bytes, at);
         this.device.write(part, bytes);
         at += part.bytes;

@@ -58,6 +58,7 @@ export class Given {
         pass.settle(p, grad, { step: this.step, order });
         grad.release();
       });
+      await pass.drain?.();
       await pass.finish(this.step);
     }
     return this.step.outcome();
