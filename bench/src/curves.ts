@@ -171,3 +171,15 @@ export function heldOut(testFile: string, folder: string): string {
   writeFileSync(path, `${lines.join('\n')}\n`);
   return path;
 }
+
+/** Writes `rows` as the table between the marks of `verb` in the document at `path`. Throws where a mark is missing. */
+export function writeTable(path: string, verb: string, { rows, note }: { readonly rows: readonly (readonly string[])[]; readonly note: string }): void {
+  const [begin, end] = ['begin', 'end'].map((edge) => `<!-- written by \`pnpm bench ${verb}\`: ${edge} -->`) as [string, string];
+  const text = readFileSync(path, 'utf8');
+  const [from, to] = [text.indexOf(begin), text.indexOf(end)];
+  if (from < 0 || to < from) throw new Error(`${path} has no section between '${begin}' and '${end}'`);
+  const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
+  const [head = [], ...body] = rows;
+  const section = [line(head), line(head.map(() => '---')), ...body.map(line)].join('\n');
+  writeFileSync(path, `${text.slice(0, from + begin.length)}\n\n${section}\n\n${note}\n\n${text.slice(to)}`);
+}

@@ -6,9 +6,9 @@ import { fileURLToPath } from 'node:url';
 import { readRun } from 'lomo';
 import type { RunInput } from '@lomo/trainer';
 import type { Curve, CurveOptions } from './curves.ts';
-import { curvesOf, evaluationSteps, heldOut } from './curves.ts';
+import { curvesOf, evaluationSteps, heldOut, writeTable } from './curves.ts';
 import type { Reporting } from './manners.ts';
-import { deliver, percent, spread, table } from './manners.ts';
+import { benchFolder, deliver, machine, percent, spread, table } from './manners.ts';
 import type { Band, Line, PlotPanel } from './plot.ts';
 import { drawPlot, linearTicks, logTicks } from './plot.ts';
 
@@ -77,6 +77,7 @@ export async function precision(options: PrecisionOptions): Promise<number> {
     }));
     const rows = subjects.flatMap((subject) => formats.map(({ name }) => rowOf(subject, name, of(subject, name))));
     const head = ['model', 'format', 'held-out loss', 'least to most', 'the weights in f32', 'exact', 'update lost', 'weights changed a step', 's/step'];
+    if (options.save) writeTable(join(benchFolder, '..', 'docs', 'precision.md'), 'precision', { rows: [head, ...rows], note: `Medians of seeds ${seeds.join(', ')}; stories260k ${options.steps} steps at learning rate ${options.rate}. ${machine()}, ${new Date().toISOString().slice(0, 10)}.` });
     return deliver(
       {
         name: 'precision',

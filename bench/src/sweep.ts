@@ -4,9 +4,9 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import type { RunInput } from '@lomo/trainer';
 import type { Curve, CurveOptions } from './curves.ts';
-import { curvesOf, evaluationSteps, heldOut, heldStride } from './curves.ts';
+import { curvesOf, evaluationSteps, heldOut, heldStride, writeTable } from './curves.ts';
 import type { Reporting } from './manners.ts';
-import { deliver, table } from './manners.ts';
+import { benchFolder, deliver, machine, table } from './manners.ts';
 import type { Line, PlotPanel } from './plot.ts';
 import { drawPlot, linearTicks, spell } from './plot.ts';
 
@@ -76,6 +76,7 @@ export async function sweep(options: SweepOptions): Promise<number> {
       columns: 2,
     }));
     const rows = [['rule', 'learning rate', 'held-out loss', ''], ...ruleNames.flatMap((optim) => rates[optim].map((rate) => [ruleTitles[optim], spell(rate), described(of(optim, rate)), rate === best[optim] ? 'best' : '']))];
+    if (options.save && !options.random) writeTable(join(benchFolder, '..', 'docs', 'sweep.md'), 'sweep', { rows, note: `Loss of ${begun.heldSamples} held-out answers, ${begun.points[0]!.loss.toFixed(4)} before the first step; ${options.steps} steps. ${machine()}, ${new Date().toISOString().slice(0, 10)}.` });
     const edges = ruleNames.filter((optim) => best[optim] === rates[optim][0] || best[optim] === rates[optim].at(-1));
     return deliver(
       {

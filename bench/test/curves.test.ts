@@ -1,8 +1,11 @@
 // A followed run, small: its points, its 16-bit numbers, its end where it diverges; and the picture of curves.
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { RunInput } from '@lomo/trainer';
 import { expect, test } from 'vitest';
 import { dataFile, modelFolder } from '../../tools/tiny/folder.ts';
-import { curveOf, evaluationSteps } from '../src/curves.ts';
+import { curveOf, evaluationSteps, writeTable } from '../src/curves.ts';
 import { drawPlot, linearTicks, logTicks, spell } from '../src/plot.ts';
 
 const settings: RunInput = {
@@ -46,4 +49,13 @@ test('the picture: every line drawn, what is not finite left out, names escaped'
   expect(svg.match(/<polyline/g)).toHaveLength(2);
   expect(svg).toContain('a &lt; b');
   expect(svg).not.toMatch(/NaN|Infinity/);
+});
+
+test('a table is written between its marks, again and again, and nowhere else', () => {
+  const path = join(mkdtempSync(join(tmpdir(), 'lomo-bench-')), 'page.md');
+  writeFileSync(path, 'before\n\n<!-- written by `pnpm bench sweep`: begin -->\n<!-- written by `pnpm bench sweep`: end -->\n\nafter\n');
+  writeTable(path, 'sweep', { rows: [['rule', 'loss'], ['LOMO', '3.1']], note: 'old' });
+  writeTable(path, 'sweep', { rows: [['rule', 'loss'], ['LOMO', '1.6']], note: 'One seed.' });
+  expect(readFileSync(path, 'utf8')).toBe('before\n\n<!-- written by `pnpm bench sweep`: begin -->\n\n| rule | loss |\n| --- | --- |\n| LOMO | 1.6 |\n\nOne seed.\n\n<!-- written by `pnpm bench sweep`: end -->\n\nafter\n');
+  expect(() => writeTable(path, 'precision', { rows: [], note: '' })).toThrow(/has no section/);
 });
