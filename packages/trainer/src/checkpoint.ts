@@ -58,7 +58,7 @@ export async function saveCheckpoint(training: Training, root: string, options: 
   await files.remove(target);
   await files.rename(partial, target);
   await files.syncFolder(root);
-  await rotate(root, { files, keep: options.keep, best: options.best });
+  await rotate(root, { files, keep: options.keep, best: options.best, newest: options.state.step });
   return target;
 }
 
@@ -93,8 +93,9 @@ export async function restoreCheckpoint(training: Training, folder: string, file
   return state;
 }
 
-async function rotate(root: string, options: { readonly files: Files; readonly keep: number; readonly best: number | null }): Promise<void> {
-  const all = await listCheckpoints(root, options.files);
+/** Checkpoints beyond `newest` were left by another run: they are not this one's to remove, and do not make its own older. */
+async function rotate(root: string, options: { readonly files: Files; readonly keep: number; readonly best: number | null; readonly newest: number }): Promise<void> {
+  const all = (await listCheckpoints(root, options.files)).filter(({ step }) => step <= options.newest);
   for (const { step, path } of all.slice(options.keep)) if (step !== options.best) await options.files.remove(path);
   for (const name of await options.files.list(root)) if (name.endsWith('.partial')) await options.files.remove(join(root, name));
 }

@@ -51,6 +51,7 @@ export async function openSession(input: SessionInput): Promise<Session> {
   phase('tokenizing');
   const tokenizer = await openTokenizer(folder);
   let spill: SpillFile | null = null;
+  let device: Device | null = null;
   try {
     const data = await openRunData(config, { tokenizer, vocabSize: model.vocabSize, ...(signal === undefined ? {} : { signal }) });
     const { train, held } = data;
@@ -72,13 +73,14 @@ export async function openSession(input: SessionInput): Promise<Session> {
     const { plan, keeps, by } = chosen;
     const choices = explain(config, candidates, { chosen, memory, ...(rates === undefined ? {} : { rates }) });
     if (by === 'file') spill = await SpillFile.open(config.spill_dir ?? rootOf(config), { files, bytes: plan.spilled });
-    const device = new Device(backend, { bytes: plan.extent });
-    const assembly = await underPlan(device, plan, { name: 'setup', body: () => assemble(device, { ...blueprint, keeps, by }, spill) });
+    const reserved = (device = new Device(backend, { bytes: plan.extent }));
+    const assembly = await underPlan(reserved, plan, { name: 'setup', body: () => assemble(reserved, { ...blueprint, keeps, by }, spill) });
     const session = new Session({ config, assembly, plan, choices: [...data.choices, ...choices, ...programChoices(assembly), ...scaleChoice(config)], tokenizer, train, held, heldSteps: data.heldSteps, schedule: data.steps, machine: input.machine ?? {}, files, spill });
     phase('loading weights');
     await session.begin();
     return session;
   } catch (error) {
+    device?.free();
     await spill?.[Symbol.asyncDispose]();
     await tokenizer.close();
     throw error;

@@ -149,6 +149,7 @@ export class Session implements Course {
       dataSeed: this.train.seed,
       trainedTokens: this.trainedTokens,
       bestEvalLoss: this.bestEvalLoss,
+      bestStep: this.bestStep,
       lossScale: this.lossScale.state,
       fingerprint: fingerprintOf(this.config, this.train),
       machine: this.machine,
@@ -201,6 +202,7 @@ export class Session implements Course {
     this.done = state.step;
     this.trainedTokens = state.trainedTokens;
     this.bestEvalLoss = state.bestEvalLoss;
+    this.bestStep = state.bestStep;
     this.lossScale.restore(state.lossScale);
     for (const step of state.skipped) this.skipped.add(step);
     return machineDifferences(state.machine, this.machine);
@@ -214,6 +216,8 @@ export class Session implements Course {
     for (const { tensor } of optimizer.state()) fill(tensor, 0);
     this.done = 0;
     this.trainedTokens = 0;
+    this.bestEvalLoss = null;
+    this.bestStep = null;
     this.lossScale.restore(null);
   }
 

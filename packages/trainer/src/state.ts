@@ -14,6 +14,8 @@ const schema = z.object({
   dataSeed: z.number().int(),
   trainedTokens: z.number().int(),
   bestEvalLoss: z.number().nullable(),
+  /** The step it was seen after, whose checkpoint is kept; null in states made before this was noted. */
+  bestStep: z.number().int().nullable().default(null),
   /** A dynamic loss scale as it stands after `step`; null without one. */
   lossScale: lossScaleStateSchema.nullable().default(null),
   /** SHA-256 of the settings that the weights depend on. */
