@@ -33,7 +33,7 @@ const range = (text: string): { from: number; to: number } => {
 const threads = new Option('--threads <n>', 'processor threads; default: the cores this process may use').argParser(integer);
 const listed = (value: string, before: readonly string[]): readonly string[] => [...before, value];
 const plugin = new Option('--plugin <module>', 'a module that brings a model family; may be given several times').argParser(listed).default([], 'none');
-const dtype = new Option('--dtype <name>', 'what weights are kept in while they are read; f16 halves their memory and computes in f32').choices(['f32', 'bf16', 'f16']).default('f32');
+const dtype = new Option('--dtype <name>', 'what weights are kept in; bf16 and f16 halve their memory, f16 computes in f32').choices(['f32', 'bf16', 'f16']).default('f32');
 const backend = new Option('--backend <name>', 'cpu, or reference (slow: the definition)').choices(['cpu', 'reference']).default('cpu');
 
 /** What stands at the end of a verb's --help: commands to type, and what they do. */

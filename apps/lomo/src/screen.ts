@@ -1,16 +1,6 @@
 // What a person sees: numbers with units, small tables, one live line that stays in place on a terminal.
 
-/** Bytes with the unit that leaves three digits: '1.21 GiB'. */
-export function bytes(n: number): string {
-  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
-  let at = 0;
-  let value = n;
-  while (value >= 1000 && at < units.length - 1) {
-    value /= 1024;
-    at++;
-  }
-  return at === 0 ? `${n} B` : `${value.toPrecision(3)} ${units[at]}`;
-}
+export { bytes } from '@lomo/trainer';
 
 /** Seconds as '48 s', '3 min 20 s' or '2 h 05 min'. */
 export function duration(seconds: number): string {

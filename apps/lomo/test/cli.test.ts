@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, test } from 'vitest';
+import { bytes } from '@lomo/trainer';
 import { dataFile, modelFolder } from '../../../tools/tiny/folder.ts';
 
 const cli = fileURLToPath(new URL('../dist/cli.js', import.meta.url));
@@ -115,9 +116,9 @@ test('plan prints what train reserves', async () => {
   const { folder, path } = runFile({ eval_datasets: [{ path: dataFile(7) }] });
   const planned = JSON.parse((await lomo(['plan', path, '--json'])).out) as { name: string; extent: number }[];
   const { out } = await lomo(['train', path], { cwd: folder });
-  const [, kept, recomputed] = /activations .*\(kept ([\d.]+) MiB, recomputed ([\d.]+) MiB/.exec(out) ?? [];
-  const mebibytes = (name: string): string => (planned.find((p) => p.name === name)!.extent / 2 ** 20).toFixed(1);
-  expect([mebibytes('lomo, kept'), mebibytes('lomo, recomputed')]).toEqual([kept, recomputed]);
+  const [, kept, recomputed] = /activations .*\(kept ([\d.]+ \w+), recomputed ([\d.]+ \w+)/.exec(out) ?? [];
+  const reserved = (name: string): string => bytes(planned.find((p) => p.name === name)!.extent);
+  expect([reserved('lomo, kept'), reserved('lomo, recomputed')]).toEqual([kept, recomputed]);
 });
 
 test('plan and train say with the same numbers how a global norm is known in time', async () => {
@@ -126,6 +127,15 @@ test('plan and train say with the same numbers how a global norm is known in tim
   const [planned, trained] = [line.exec((await lomo(['plan', path])).out), line.exec((await lomo(['train', path], { cwd: folder })).out)];
   expect(planned?.[0].replace(/\s+/g, ' ').trim()).toMatch(/^clip memory: the cheapest/);
   expect(trained?.[0].replace(/\s+/g, ' ').trim()).toBe(planned?.[0].replace(/\s+/g, ' ').trim());
+  // A run that recomputes chooses among ways that recompute, in both; an optimizer that nobody knows is an error in both.
+  const other = ['--gradient-checkpointing', 'true', '--loss-scale', 'dynamic', '--max-steps', '1'];
+  const [plan, train] = [(await lomo(['plan', path, ...other])).out, (await lomo(['train', path, ...other, '--resume-from-checkpoint', 'false'], { cwd: folder })).out];
+  for (const name of ['activations', 'clip', 'loss scale']) {
+    const [inPlan, inTrain] = [plan, train].map((out) => new RegExp(`^ *${name} .*$`, 'm').exec(out)?.[0].replace(/\s+/g, ' ').trim().replace(/free .*$/, ''));
+    expect(inPlan).toBe(inTrain);
+    expect(inPlan).toMatch(/: /);
+  }
+  for (const verb of ['plan', 'train']) expect((await lomo([verb, path, '--optim', 'lom'], { cwd: folder })).err).toContain("optim: no 'lom'; known: lomo");
 });
 
 describe('Ctrl-C', () => {

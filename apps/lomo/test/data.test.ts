@@ -48,7 +48,17 @@ describe('init', () => {
     await init(modelFolder(), rows(long, { prompt: 'a', completion: ' b' }), { output: run, optim: 'lomo' });
     const { config } = await readRun(run);
     expect(config).toMatchObject({ overlong: 'drop', max_seq_length: 64 });
-    expect(readFileSync(run, 'utf8')).toContain('# 1 longer samples were found');
+    expect(readFileSync(run, 'utf8')).toContain('# 1 longer sample was found');
+  });
+
+  test('a text whose documents are all too long is split, and the file that is written passes the check', async () => {
+    const data = join(mkdtempSync(join(tmpdir(), 'lomo-rows-')), 'train.txt');
+    writeFileSync(data, 'a b c d '.repeat(60));
+    await init(modelFolder(), data, { output: run, optim: 'lomo' });
+    const { config } = await readRun(run);
+    expect(config).toMatchObject({ overlong: 'split', max_seq_length: 64 });
+    await checkData(run, { init: 'random' }, { show: 0 });
+    expect(printed).toContain('no problem found');
   });
 
   test('data that cannot be read leave no file behind', async () => {

@@ -4,6 +4,7 @@ import { LomoError } from '@lomo/tensor';
 import type { Blueprint, JudgedBy, RunPlan } from './assemble.ts';
 import { clipOf, planRun } from './assemble.ts';
 import type { RunConfig } from './config.ts';
+import { bytes, shortTime, significant } from './quantity.ts';
 import type { Choice } from './session.ts';
 
 /** What a machine does in a second, where nobody has measured it. */
@@ -66,14 +67,14 @@ export function pick(candidates: readonly Candidate[], memory: number): Candidat
 /** Throws DoesNotFit. */
 export function assertFits({ plan: { extent: needed } }: Candidate, memory: number): void {
   if (needed <= memory) return;
-  throw new LomoError('DoesNotFit', `the run needs ${mebibytes(needed)}, ${mebibytes(memory)} are free; lower per_device_train_batch_size or max_seq_length, or set gradient_checkpointing: true and clip_by: two-pass`, { needed, memory });
+  throw new LomoError('DoesNotFit', `the run needs ${bytes(needed)}, ${bytes(memory)} are free; lower per_device_train_batch_size or max_seq_length, or set gradient_checkpointing: true and clip_by: two-pass`, { needed, memory });
 }
 
 /** What was chosen and why, for a screen. */
 export function explain(config: RunConfig, candidates: readonly Candidate[], { chosen, memory, rates = assumedRates }: { readonly chosen: Candidate; readonly memory: number; readonly rates?: Rates }): Choice[] {
   const extent = (keeps: boolean): number | undefined => candidates.find((c) => c.by === chosen.by && c.keeps === keeps)?.plan.extent;
   const [kept, recomputed] = [extent(true), extent(false)];
-  const both = kept === undefined || recomputed === undefined ? '' : ` (kept ${mebibytes(kept)}, recomputed ${mebibytes(recomputed)}, free ${mebibytes(memory)})`;
+  const both = kept === undefined || recomputed === undefined ? '' : ` (kept ${bytes(kept)}, recomputed ${bytes(recomputed)}, free ${bytes(memory)})`;
   const why = config.gradient_checkpointing === 'auto' ? (chosen.keeps ? 'they fit' : 'kept they would not fit') : 'as the run asks';
   const activations = { name: 'activations', value: chosen.keeps ? 'kept' : 'recomputed', reason: `${why}${both}` };
   return isJudgedFirst(config) ? [activations, { name: 'clip', value: chosen.by, reason: judgement(config, candidates, { chosen, rates }) }] : [activations];
@@ -84,8 +85,8 @@ function judgement(config: RunConfig, candidates: readonly Candidate[], { chosen
   const least = Math.min(...beside.map(({ plan }) => stepFlops(plan)));
   const words = beside.map((c): string => {
     const seconds = c.by === 'two-pass' ? (stepFlops(c.plan) - least) / rates.flops : spillSeconds(config, c, rates);
-    const work = c.by === 'two-pass' ? `${((stepFlops(c.plan) - least) / 1e9).toPrecision(3)} GFLOP more` : `${bytes(c.plan.spilled)} put aside`;
-    return `${c.by} ${work}, ${spoken(seconds)}`;
+    const work = c.by === 'two-pass' ? `${significant((stepFlops(c.plan) - least) / 1e9)} GFLOP more` : `${bytes(c.plan.spilled)} put aside`;
+    return `${c.by} ${work}, ${shortTime(seconds)}`;
   });
   if (words.length === 1) return `as the run asks${chosen.by === 'two-pass' ? '' : `: ${words[0]}`}`;
   const cheapest = candidates[0]!;
@@ -102,17 +103,4 @@ function stepFlops(plan: RunPlan): number {
 function spillSeconds(config: RunConfig, { by, plan }: Pick<Candidate, 'by' | 'plan'>, rates: Rates): number {
   if (by === 'two-pass') return 0;
   return ((config.dtype === 'f16' ? 3 : 2) * plan.spilled) / (by === 'memory' ? rates.memory : rates.disk);
-}
-
-function mebibytes(n: number): string {
-  return `${(n / 2 ** 20).toFixed(1)} MiB`;
-}
-
-function bytes(n: number): string {
-  const [size, unit] = n < 1000 * 2 ** 10 ? [2 ** 10, 'KiB'] : n < 1000 * 2 ** 20 ? [2 ** 20, 'MiB'] : [2 ** 30, 'GiB'];
-  return `${(n / size).toPrecision(3)} ${unit}`;
-}
-
-function spoken(seconds: number): string {
-  return seconds < 1 ? `${(1000 * seconds).toPrecision(2)} ms` : `${seconds.toPrecision(3)} s`;
 }

@@ -110,8 +110,8 @@ export const aliases: Readonly<Record<string, string>> = {
 };
 
 /** dtypes as PyTorch and others spell them. */
-const spelledDtypes: Readonly<Record<string, RunConfig['dtype']>> = {
-  float32: 'f32', fp32: 'f32', float: 'f32', bfloat16: 'bf16', float16: 'f16', fp16: 'f16', half: 'f16',
+const spelledDtypes: Readonly<Partial<Record<string, RunConfig['dtype']>>> = {
+  f32: 'f32', bf16: 'bf16', f16: 'f16', float32: 'f32', fp32: 'f32', float: 'f32', bfloat16: 'bf16', float16: 'f16', fp16: 'f16', half: 'f16',
 };
 
 /** Switches that name a dtype when they are on. */
@@ -143,7 +143,7 @@ export function parseRun(raw: unknown, locate: Locate = () => 'config'): ParsedR
         const known = path.length === 0 ? [...Object.keys(runSchema.shape), ...Object.keys(aliases)] : path[0] === 'loss_scale' ? lossScaleKeys : Object.keys(dataset.shape);
         return issue.keys.map((key) => `${locate([...path, key])}: unknown key '${[...path, key].join('.')}'${suggestion(key, known)}`);
       }
-      return [`${locate(path)}: ${path.join('.') || 'run'}: ${issue.message}`];
+      return [`${locate(path)}: ${path.join('.') || 'run'}: ${complaint(issue, valueAt(settings, path))}`];
     });
     throw new LomoError('ConfigError', lines.join('\n'));
   }
@@ -189,7 +189,7 @@ function canonical(raw: Readonly<Record<string, unknown>>, locate: Locate) {
     const target = switched ? 'dtype' : Object.hasOwn(aliases, key) ? aliases[key]! : key;
     const name = target.replace('!', '');
     let meant = switched ? dtypeSwitches[key] : target.startsWith('!') && typeof value === 'boolean' ? !value : value;
-    if (name === 'dtype' && typeof meant === 'string' && Object.hasOwn(spelledDtypes, meant)) meant = spelledDtypes[meant];
+    if (name === 'dtype' && typeof meant === 'string') meant = spelledDtypes[meant.toLowerCase()] ?? meant;
     if (name === 'datasets' && typeof meant === 'string') meant = [{ path: meant }];
     const earlier = from.get(name);
     if (earlier !== undefined && JSON.stringify(settings[name]) !== JSON.stringify(meant)) {
@@ -211,11 +211,33 @@ function warningsOf(config: RunConfig): string[] {
   return far && other !== undefined ? [`learning_rate ${rate} looks like one for ${other[0]}; ${config.optim} usually takes about ${usual}`] : [];
 }
 
+/** Words that stand for a value of their own, where a wrong one is likely meant for one of them. */
+const words: Readonly<Record<string, readonly string[]>> = { loss_scale: ['none', 'dynamic'], gradient_checkpointing: ['auto', 'true', 'false'] };
+
+/** What is wrong with a value: what was expected, what was found, what was probably meant. */
+function complaint(issue: z.core.$ZodIssue, value: unknown): string {
+  if (value === undefined) return issue.code === 'invalid_type' ? 'is missing' : issue.message;
+  const found = `; found ${JSON.stringify(value)}`;
+  const meant = (known: readonly string[]): string => (typeof value === 'string' ? suggestion(value, known) : '');
+  if (issue.code === 'invalid_value') return `expected ${issue.values.map(String).join(', ')}${found}${meant(issue.values.map(String))}`;
+  if (issue.code === 'invalid_type') return `expected ${issue.expected}${found}`;
+  if (issue.code === 'invalid_union') {
+    const known = words[String(issue.path[0])] ?? [];
+    const expected = issue.message === 'Invalid input' ? `expected ${known.join(', ')}` : issue.message;
+    return `${expected}${found}${meant(known)}`;
+  }
+  return `${issue.message}${found}`;
+}
+
+function valueAt(settings: unknown, path: readonly (string | number)[]): unknown {
+  return path.reduce<unknown>((value, key) => (typeof value === 'object' && value !== null ? (value as Readonly<Record<string | number, unknown>>)[key] : undefined), settings);
+}
+
 /** ", did you mean 'learning_rate'?" or nothing. */
 export function suggestion(word: string, known: readonly string[]): string {
   const scored = known.map((name) => ({ name, distance: editDistance(word, name) })).toSorted((a, b) => a.distance - b.distance);
   const best = scored[0];
-  return best !== undefined && best.distance <= Math.max(2, word.length / 3) ? `; did you mean '${best.name}'?` : '';
+  return best !== undefined && best.distance <= Math.max(Math.min(2, word.length - 2), word.length / 3) ? `; did you mean '${best.name}'?` : '';
 }
 
 function editDistance(a: string, b: string): number {

@@ -9,6 +9,7 @@ export * from './inference.ts';
 export * from './loop.ts';
 export * from './loss_scale.ts';
 export * from './open.ts';
+export * from './quantity.ts';
 export * from './session.ts';
 export * from './spill_file.ts';
 export * from './state.ts';

@@ -12,6 +12,7 @@ import { assemble } from './assemble.ts';
 import type { Rates } from './choice.ts';
 import { assertFits, candidatesOf, explain, pick } from './choice.ts';
 import type { RunConfig } from './config.ts';
+import { suggestion } from './config.ts';
 import { openRunData } from './data.ts';
 import { LossScale } from './loss_scale.ts';
 import type { Choice } from './session.ts';
@@ -101,13 +102,15 @@ function programChoices({ program }: Assembly): Choice[] {
   ];
 }
 
-function scaleChoice(config: RunConfig): Choice[] {
+/** What a screen says of the loss scale of a run; nothing where it has none. */
+export function scaleChoice(config: RunConfig): Choice[] {
   const words = new LossScale(config.loss_scale).words;
   return words === null ? [] : [{ name: 'loss scale', ...words }];
 }
 
-function ruleOf(config: RunConfig, rules: readonly Rule[]): Rule {
+/** The rule that a run names. Throws ConfigError listing the known ones. */
+export function ruleOf(config: RunConfig, rules: readonly Rule[]): Rule {
   const rule = rules.find(({ name }) => name === config.optim);
-  if (rule === undefined) throw new LomoError('ConfigError', `optim: no '${config.optim}'; known: ${rules.map(({ name }) => name).join(', ')}; others come from plugins`);
+  if (rule === undefined) throw new LomoError('ConfigError', `optim: no '${config.optim}'; known: ${rules.map(({ name }) => name).join(', ')}; others come from plugins${suggestion(config.optim, rules.map(({ name }) => name))}`);
   return rule;
 }

@@ -21,9 +21,31 @@ test('all wrong values are told at once', () => {
   expect(() => parseRun({ ...minimal, max_steps: -1, dtype: 'f8' })).toThrow(/max_steps: .*\n.*dtype: /s);
 });
 
+test('a wrong value says what was expected, what was found and what was probably meant', () => {
+  const said = (more: object): string => {
+    try {
+      parseRun({ ...minimal, ...more });
+    } catch (error) {
+      return (error as Error).message;
+    }
+    return 'accepted';
+  };
+  expect(said({ clip_by: 'two_pass' })).toBe(`config: clip_by: expected auto, two-pass, memory, file; found "two_pass"; did you mean 'two-pass'?`);
+  expect(said({ clip_by: 'disk' })).toBe('config: clip_by: expected auto, two-pass, memory, file; found "disk"');
+  expect(said({ dtype: 'fp8' })).toBe('config: dtype: expected f32, bf16, f16; found "fp8"');
+  expect(said({ dtype: 'bf61' })).toMatch(/did you mean 'bf16'\?$/);
+  expect(said({ rounding: 'stochasitc' })).toMatch(/did you mean 'stochastic'\?$/);
+  expect(said({ loss_scale: 'dynamc' })).toMatch(/found "dynamc"; did you mean 'dynamic'\?$/);
+  expect(said({ loss_scale: 1000 })).toMatch(/power of two .*; found 1000$/);
+  expect(said({ atomic: 'yes' })).toBe('config: atomic: expected boolean; found "yes"');
+  expect(said({ gradient_checkpointing: 'yes' })).toBe('config: gradient_checkpointing: expected auto, true, false; found "yes"');
+  expect(said({ datasets: [{}] })).toBe('config: datasets.0.path: is missing');
+  expect(said({ max_steps: 0 })).toMatch(/max_steps: .*; found 0$/);
+});
+
 test('a dtype may be spelled as elsewhere, or switched on', () => {
   const dtypeOf = (more: object) => parseRun({ ...minimal, ...more }).config.dtype;
-  for (const name of ['f16', 'float16', 'fp16', 'half']) expect(dtypeOf({ dtype: name })).toBe('f16');
+  for (const name of ['f16', 'float16', 'fp16', 'FP16', 'half']) expect(dtypeOf({ dtype: name })).toBe('f16');
   expect([dtypeOf({ precision: 'bfloat16' }), dtypeOf({ dtype: 'float32' }), dtypeOf({ bf16: true }), dtypeOf({ fp16: true, bf16: false }), dtypeOf({ fp16: false })]).toEqual(['bf16', 'f32', 'bf16', 'f16', 'f32']);
   expect(parseRun({ ...minimal, fp16: true }).renamed).toEqual(['fp16 -> dtype']);
   expect(() => dtypeOf({ fp16: true, bf16: true })).toThrow(/both mean dtype, and disagree/);

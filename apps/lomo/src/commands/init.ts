@@ -24,9 +24,11 @@ export async function init(model: string, data: string, flags: InitFlags): Promi
   await using tokenizer = await openTokenizer(model);
   const positions = typeof json['max_position_embeddings'] === 'number' ? json['max_position_embeddings'] : lengthLimit;
   const limit = Math.min(lengthLimit, positions);
-  const report = (await openDataset({ sources: data, tokenizer, vocabSize, maxSeqLength: limit, overlong: 'drop' })).report();
+  // Documents are longer than any sample as a rule, and nothing is lost where they are cut; an answer without its question is.
+  const overlong = data.endsWith('.txt') ? 'split' : 'drop';
+  const report = (await openDataset({ sources: data, tokenizer, vocabSize, maxSeqLength: limit, overlong })).report();
   const length = Math.min(limit, Math.ceil((report.overlong.count > 0 ? limit : report.longest) / 64) * 64);
-  const text = runFile({ model, data, optim: flags.optim, length, longest: report.longest, overlong: report.overlong.count });
+  const text = runFile({ model, data, optim: flags.optim, length, longest: report.longest, overlong: report.overlong.count > 0 ? overlong : 'error', over: report.overlong.count });
   await writeFile(flags.output, text, { flag: 'wx' }).catch((error: NodeJS.ErrnoException) => {
     const why = error.code === 'EEXIST' ? 'is there already; give another name with --output, or remove it' : `cannot be written: ${error.message}`;
     throw new LomoError(error.code === 'EEXIST' ? 'FileExists' : 'FileError', `${flags.output} ${why}`, { path: flags.output }, error);
@@ -41,7 +43,9 @@ interface Facts {
   readonly optim: InitFlags['optim'];
   readonly length: number;
   readonly longest: number;
-  readonly overlong: number;
+  readonly overlong: 'error' | 'drop' | 'split';
+  /** Samples longer than `length`. */
+  readonly over: number;
 }
 
 /** A rate to begin with and what each rule is. */
@@ -52,7 +56,7 @@ const rules: Readonly<Record<InitFlags['optim'], { readonly rate: string; readon
   sgd: { rate: '3e-2', whose: "lomo's", what: 'the formula of lomo, for comparison' },
 };
 
-function runFile({ model, data, optim, length, longest, overlong }: Facts): string {
+function runFile({ model, data, optim, length, longest, overlong, over }: Facts): string {
   const line = (setting: string, comment: string): string => `${setting.padEnd(30)} # ${comment}`;
   const quoted = (value: string): string => stringify(value, { lineWidth: 0 }).trim();
   const size = Math.max(1, Math.floor(usualBatch / length));
@@ -67,8 +71,8 @@ function runFile({ model, data, optim, length, longest, overlong }: Facts): stri
     '#   - path: test.jsonl',
     '# eval_steps: 100',
     '',
-    line(`max_seq_length: ${length}`, overlong === 0 ? `the longest sample has ${longest} tokens` : `${count(overlong)} longer samples were found`),
-    line(`overlong: ${overlong === 0 ? 'error' : 'drop'}`, 'longer samples: error, drop, truncate, split'),
+    line(`max_seq_length: ${length}`, over === 0 ? `the longest sample has ${longest} tokens` : `${count(over)} longer ${over === 1 ? 'sample was' : 'samples were'} found`),
+    line(`overlong: ${overlong}`, 'longer samples: error, drop, truncate, split'),
     line('packing: true', 'several samples a row, none of which sees another'),
     line('train_on_inputs: false', 'prompts are masked'),
     '',
@@ -83,6 +87,10 @@ function runFile({ model, data, optim, length, longest, overlong }: Facts): stri
     ...(optim === 'lomo' ? clipping : []),
     'weight_decay: 0',
     line('dtype: f32', 'bf16 and f16 halve the memory; updates are then rounded stochastically'),
+    line('# rounding: nearest', 'of bf16 and f16: loses most small updates; for comparison'),
+    line('# loss_scale: dynamic', 'halved when a step overflows; none (the default) is right on a CPU, f16 included'),
+    line('# atomic: true', 'a gradient that turns infinite halfway changes no byte; f16 and clip_mode: global are always so'),
+    line('# telemetry: false', 'logged steps say what they did to the weights; costs at most 2 % of a step'),
     '',
     line('save_minutes: 10', 'every checkpoint is a Hugging Face folder; an interrupted run goes on by itself'),
     'output_dir: runs/my-run',

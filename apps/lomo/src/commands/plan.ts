@@ -1,7 +1,7 @@
 // lomo plan: what a run will need, by category, from the program run without data.
 import { openTokenizer } from '@lomo/data';
 import { builtInFamilies, familyOf, readConfig } from '@lomo/models';
-import { builtInRules, candidatesOf, explain, freshTokens, openRunData, pick } from '@lomo/trainer';
+import { builtInRules, candidatesOf, explain, freshTokens, openRunData, pick, ruleOf, scaleChoice } from '@lomo/trainer';
 import type { Choice } from '@lomo/trainer';
 import type { MemoryPlan } from '@lomo/parallel';
 import { categories } from '@lomo/tensor';
@@ -13,7 +13,8 @@ import { readRun } from '../yaml.ts';
 /** Prints the plan of `path`: kept tapes beside recomputation, lomo beside the others. */
 export async function plan(path: string, overrides: Readonly<Record<string, unknown>>, options: { readonly json?: boolean }): Promise<void> {
   const screen = openScreen();
-  const { config } = await readRun(path, overrides);
+  const { config, renamed, warnings } = await readRun(path, overrides);
+  if (options.json !== true) for (const line of [...renamed, ...warnings.map((warning) => `warning: ${warning}`)]) screen.line(`  ${line}`);
   const plugins = await loadPlugins(config.plugins);
   const json = await readConfig(config.model_name_or_path);
   const { backend, description } = await openBackend(config.backend, { threads: config.threads, ops: plugins.ops });
@@ -23,6 +24,7 @@ export async function plan(path: string, overrides: Readonly<Record<string, unkn
   await using tokenizer = await openTokenizer(config.model_name_or_path);
   // The data decide how many segments a batch holds, so they are read: what is printed is what `lomo train` will reserve.
   const { shape, held } = await openRunData(config, { tokenizer, vocabSize });
+  ruleOf(config, rules);
   const made: { readonly name: string; readonly plan: MemoryPlan }[] = [];
   const memory = freeMemory();
   let choices: readonly Choice[] = [];
@@ -31,8 +33,10 @@ export async function plan(path: string, overrides: Readonly<Record<string, unkn
     if (rule === undefined) continue;
     const own = { ...config, optim, gradient_checkpointing: 'auto' as const };
     const candidates = await candidatesOf(backend, { config: own, json, families, rule, shape, generates: { prompt: config.max_seq_length, fresh: freshTokens }, evaluates: held !== null });
-    const chosen = pick(candidates, memory);
-    if (optim === config.optim) choices = explain(own, candidates, { chosen, memory }).filter(({ name }) => name !== 'activations');
+    // Both ways stand in the table; what the run would choose, it chooses among those that it leaves open.
+    const open = candidates.filter(({ keeps }) => config.gradient_checkpointing === 'auto' || keeps !== config.gradient_checkpointing);
+    const chosen = pick(open, memory);
+    if (optim === config.optim) choices = [...explain(config, open, { chosen, memory }), ...scaleChoice(config)];
     for (const keeps of [true, false]) made.push({ name: `${optim}, ${keeps ? 'kept' : 'recomputed'}`, plan: candidates.find((c) => c.by === chosen.by && c.keeps === keeps)!.plan });
   }
   if (options.json === true) {
@@ -53,5 +57,6 @@ export async function plan(path: string, overrides: Readonly<Record<string, unkn
       ['GFLOP a step', ...made.map(({ plan: p }) => ((p.flops.get('step') ?? 0) / 1e9).toFixed(1))],
     ]),
   );
-  for (const { name, value, reason } of choices) screen.line(`\n${name} ${value}: ${reason}`);
+  screen.line('');
+  for (const { name, value, reason } of choices) screen.line(`${name} ${value}: ${reason}`);
 }
