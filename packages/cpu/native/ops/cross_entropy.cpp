@@ -29,7 +29,7 @@ Softmax softmax_sum(const float* l, std::int64_t n) {
       r.sum *= std::exp(static_cast<double>(r.max) - static_cast<double>(top));
       r.max = top;
     }
-    const f32x16 shift(r.max);
+    const f32x16 shift(r.max == -__builtin_inff() ? 0.0f : r.max);  // what is -inf so far weighs nothing
     f32x16 s0(0.0f), s1(0.0f);
     for (i = first; i + 2 * lanes <= last; i += 2 * lanes) {
       s0 += exp(load(l + i) - shift);
@@ -85,7 +85,7 @@ void store_exponentials(float* l, std::int64_t n, Blocks& blocks) {
     if (top > r.max) {
       r.sum = r.sum * std::exp(static_cast<double>(r.max) - static_cast<double>(top)) + mass;
       r.max = top;
-    } else {
+    } else if (mass != 0) {  // a block of -inf, beside others of it, has no distance to the maximum
       r.sum += mass * std::exp(static_cast<double>(top) - static_cast<double>(r.max));
     }
   }

@@ -54,6 +54,31 @@ void cross_entropy(std::int64_t rows, std::int64_t n, double spread) {
   }
 }
 
+// Logits of -inf, blocks of them first, have no share and no gradient; where all are, the loss is no number.
+void masked_losses(std::int64_t n, std::int64_t dead) {
+  Tensor logits = normal(DType::f32, {2, n});
+  for (std::int64_t i = 0; i < 2 * n; ++i)
+    if (i % n < dead) logits.put(i, -INFINITY);
+  const auto last = static_cast<double>(n - 1);
+  const Tensor targets = numbers(DType::i32, {last, last}), scalars = numbers(DType::f32, {0.1, 0.25, 1, 8, 0, 0, 0, 0}), row(DType::f32, {2});
+  const Loss want = reference(logits, targets, 2, n, 2.0);
+  check({"cross_entropy", {targets, scalars}, {logits}, {row, row}, {1}}, {want.gradient, want.loss, want.lse}, {40, 1e-7});
+  for (const Isa& isa : isas()) {
+    const std::string name = std::string(isa.name) + ", " + std::to_string(dead) + " of " + std::to_string(n) + " logits -inf: ";
+    near(name + "loss alone", run(isa, {"cross_entropy", {targets, scalars}, {logits}, {row, row}, {0}})[1], want.loss, 2, 1e-6);
+    const Tensor stats = run(isa, {"cross_entropy_tile", {targets, logits}, {Tensor(DType::f32, {2, 3})}, {}, {0}})[0];
+    near(name + "tiled", run(isa, {"cross_entropy_finish", {stats, targets}, {}, {row, row}, {}})[0], want.loss, 4, 2e-6);
+    Tensor none = logits.copy();
+    for (std::int64_t i = 0; i < 2 * n; ++i) none.put(i, -INFINITY);
+    for (const double grad : {0.0, 1.0})
+      expect(std::isnan(run(isa, {"cross_entropy", {targets, scalars}, {none}, {row, row}, {grad}})[1][0]), name + "all of them is no loss");
+    Tensor bad = logits.copy();
+    bad.put(0, static_cast<double>(NAN));
+    for (const double grad : {0.0, 1.0})
+      expect(!std::isfinite(run(isa, {"cross_entropy", {targets, scalars}, {bad}, {row, row}, {grad}})[1][0]), name + "a NaN among them shows");
+  }
+}
+
 void bad_losses() {
   const Tensor scalars = numbers(DType::f32, {0.1, 1, 1, 1, 0, 0, 0, 0}), row(DType::f32, {1});
   for (const Isa& isa : isas()) {
@@ -135,6 +160,7 @@ void test_loss() {
   cross_entropy(7, 5003, 30);
   cross_entropy(64, 1000, 1);
   bad_losses();
+  for (const std::int64_t dead : {100, 2048, 4096}) masked_losses(4500, dead);
   sampling();
   normal_numbers();
 }
