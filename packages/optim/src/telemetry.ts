@@ -102,7 +102,11 @@ export class Telemetry {
     const sums = this.rows.rows(0, matrixOf(p.shape)[0]);
     const { before } = this;
     if (before === null) update(g, sums);
-    else update(new WatchedGrad(g, { p, sums, before, step }), sums);
+    else {
+      // A foreign rule may leave a parameter alone without a look at its gradient: these are not the last parameter's sums then.
+      fill(sums, 0);
+      update(new WatchedGrad(g, { p, sums, before, step }), sums);
+    }
     const total = this.totals.rows(this.places.get(p)!, this.places.get(p)! + 1).reshape([rowWidth, 2]);
     this.device.run(updateTotalOp, { ins: [sums], inouts: [total] }, {});
   }

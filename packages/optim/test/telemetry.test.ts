@@ -195,6 +195,15 @@ test('a parameter larger than what is kept of old weights is watched slice by sl
   expect(await other.everything()).toEqual(before);
 });
 
+test('a foreign rule that leaves a parameter alone is not said to have done to it what it did to the one before', async () => {
+  const { measures: _, ...rest } = lomo;
+  const picky: Rule = { ...rest, name: 'picky', update: (p, g, state, context) => (p.path === 'left' ? undefined : lomo.update(p, g, state, context)) };
+  const given = new Given({ moved: { shape: [1, 2], values: [1, 2] }, left: { shape: [1, 2], values: [5, 6] } }, { rule: picky, telemetry: { groupOf: ({ path }) => path } });
+  await given.update({ moved: [1, 1], left: [1, 1] }, { lr: 1, measured: true });
+  const { groups } = await given.optimizer.telemetry!.read();
+  expect(groups.map(({ group, changed, ratio }) => [group, changed, ratio > 0])).toEqual([['moved', 1, true], ['left', 0, false]]);
+});
+
 describe('what it costs', () => {
   /** Launches and allocations of one step. */
   async function work(options: OptimizerOptions, update: UpdateOptions) {
