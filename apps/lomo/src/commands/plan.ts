@@ -7,7 +7,7 @@ import type { MemoryPlan } from '@lomo/parallel';
 import { categories } from '@lomo/tensor';
 import { openBackend, freeMemory } from '../backends.ts';
 import { loadPlugins } from '../plugins.ts';
-import { bytes, count, percent, screen as openScreen, table } from '../screen.ts';
+import { bytes, count, percent, screen as openScreen, table, wrapped } from '../screen.ts';
 import { readRun } from '../yaml.ts';
 
 /** Prints the plan of `path`: kept tapes beside recomputation, lomo beside the others. */
@@ -58,5 +58,5 @@ export async function plan(path: string, overrides: Readonly<Record<string, unkn
     ]),
   );
   screen.line('');
-  for (const { name, value, reason } of choices) screen.line(`${name} ${value}: ${reason}`);
+  for (const { name, value, reason } of choices) screen.line(wrapped(`${name} ${value}: ${reason}`, { columns: screen.columns, indent: 2 }));
 }

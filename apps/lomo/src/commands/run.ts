@@ -3,12 +3,12 @@ import { appendFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe } from '@lomo/data';
 import type { FitEvent, ParsedRun, Session } from '@lomo/trainer';
-import { fit, listCheckpoints, openSession } from '@lomo/trainer';
+import { fit, listCheckpoints, openSession, significant } from '@lomo/trainer';
 import { categories } from '@lomo/tensor';
 import { freeMemory, openBackend } from '../backends.ts';
 import { loadPlugins } from '../plugins.ts';
 import type { Screen } from '../screen.ts';
-import { bytes, count, duration, percent, table } from '../screen.ts';
+import { bytes, count, duration, percent, wrapped } from '../screen.ts';
 
 /** Opens the run's session, telling the screen what goes on. */
 export async function openRun({ config, renamed, warnings }: ParsedRun, screen: Screen): Promise<{ session: Session; description: string }> {
@@ -28,16 +28,15 @@ export async function showSession(session: Session, description: string, screen:
   const report = schedule.report();
   const trained = model.parameters.filter((p) => p.trainable).reduce((n, p) => n + p.shape.reduce((a, b) => a * b, 1), 0);
   const optimizer = `${config.optim}, learning rate ${session.peakRate}, ${config.lr_scheduler_type}`;
-  screen.line(
-    table([
-      ['model', `${config.model_name_or_path} (${model.config.modelType}, ${count(model.size)} parameters, ${percent(trained / model.size)} trained, ${config.dtype})`],
-      ['backend', description],
-      ['data', `${count(train.length)} samples, ${count(report.trained)} trained tokens${held === null ? '' : `; ${count(held.length)} held out`}`],
-      ['steps', `${count(session.steps)}, ${optimizer}`],
-      ...session.choices.map(({ name, value, reason }) => [name, `${value}: ${reason}`]),
-      ['memory', `${bytes(plan.extent)} planned: ${memoryLine(plan.atPeak)}`],
-    ].map(([name, value]) => [`${name!.padEnd(12)} ${value!}`])),
-  );
+  const rows = [
+    ['model', `${config.model_name_or_path} (${model.config.modelType}, ${count(model.size)} parameters, ${percent(trained / model.size)} trained, ${config.dtype})`],
+    ['backend', description],
+    ['data', `${count(train.length)} samples, ${count(report.trained)} trained tokens${held === null ? '' : `; ${count(held.length)} held out`}`],
+    ['steps', `${count(session.steps)}, ${optimizer}`],
+    ...session.choices.map(({ name, value, reason }) => [name, `${value}: ${reason}`]),
+    ['memory', `${bytes(plan.extent)} planned: ${memoryLine(plan.atPeak)}`],
+  ];
+  for (const [name, value] of rows) screen.line(wrapped(`  ${name!.padEnd(12)} ${value!}`, { columns: screen.columns, indent: 15 }));
   screen.line('');
   const shown = await describe(schedule.at(0).batches[0]!, { tokenizer: session.tokenizer, colour: process.stdout.isTTY, where: (index) => train.where(index) });
   for (const line of shown.split('\n')) screen.line(`  ${line}`);
@@ -78,7 +77,7 @@ export async function driveRun(session: Session, screen: Screen, signal: AbortSi
       const rate = event.trained === 0 ? 0 : (1000 * tokensOf(session)) / event.milliseconds;
       tokensPerSecond = tokensPerSecond === 0 ? rate : 0.9 * tokensPerSecond + 0.1 * rate;
       const left = ((performance.now() - start) / 1000 / (event.step - first)) * (session.steps - event.step);
-      if (event.step % config.logging_steps === 0) screen.live(stepLine(event, { session, tokensPerSecond, left }));
+      if (event.step % config.logging_steps === 0) screen.live(...stepLines(event, { session, tokensPerSecond, left }));
     } else if (event.kind === 'evaluated') screen.line(`  step ${event.step}: held-out loss ${event.loss.toFixed(4)}${event.best ? ' (best)' : ''}`);
     else if (event.kind === 'saved') {
       saved = event.path;
@@ -89,15 +88,20 @@ export async function driveRun(session: Session, screen: Screen, signal: AbortSi
   return saved;
 }
 
-function stepLine(event: Extract<FitEvent, { kind: 'step' }>, more: { session: Session; tokensPerSecond: number; left: number }): string {
+/** What a step did, and the same in fewer words for narrow terminals. */
+function stepLines(event: Extract<FitEvent, { kind: 'step' }>, more: { session: Session; tokensPerSecond: number; left: number }): [string, ...string[]] {
   const { session, tokensPerSecond, left } = more;
   const { arena } = session.assembly.device;
   const all = event.telemetry?.all;
   const gradNorm = all?.gradNorm ?? event.gradNorm;
-  const norm = gradNorm > 0 ? `  norm ${gradNorm.toFixed(2)}` : '';
-  const lost = session.config.dtype === 'f32' || all === undefined || all.lost === null ? '' : `  lost ${percent(all.lost)}`;
-  const memory = `${bytes(arena.live)} / ${bytes(arena.peak)} / ${bytes(session.plan.extent)}`;
-  return `  step ${String(event.step).padStart(String(session.steps).length)}/${session.steps}  loss ${event.loss.toFixed(4)}${norm}${lost}  lr ${event.lr.toExponential(2)}  ${count(tokensPerSecond)} tokens/s  memory live/peak/plan ${memory}  ${duration(left)} left`;
+  const step = `  step ${String(event.step).padStart(String(session.steps).length)}/${session.steps}  loss ${event.loss.toFixed(4)}`;
+  const norm = gradNorm > 0 ? `  norm ${significant(gradNorm)}` : '';
+  const lost = session.config.dtype === 'f32' || all === undefined || all.lost === null ? '' : `  rounding lost ${percent(all.lost)}`;
+  const lr = `  lr ${event.lr.toExponential(2)}`;
+  const speed = `  ${count(tokensPerSecond)} tokens/s`;
+  const memory = `  memory live/peak/plan ${bytes(arena.live)} / ${bytes(arena.peak)} / ${bytes(session.plan.extent)}`;
+  const end = `  ${duration(left)} left`;
+  return [step + norm + lost + lr + speed + memory + end, step + norm + lost + lr + speed + end, step + norm + lost + speed + end, step + speed + end];
 }
 
 function tokensOf(session: Session): number {
