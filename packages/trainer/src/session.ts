@@ -66,6 +66,8 @@ export class Session implements Course {
   trainedTokens = 0;
   bestEvalLoss: number | null = null;
   private bestStep: number | null = null;
+  /** The checkpoint that this session saved or resumed last. */
+  private durable: string | null = null;
   private readonly machine: Readonly<Record<string, string>>;
   private readonly files: Files;
   private readonly spill: AsyncDisposable | null;
@@ -139,7 +141,7 @@ export class Session implements Course {
   }
 
   /** Saves the state after step `done`; returns the folder. */
-  save(): Promise<string> {
+  async save(): Promise<string> {
     const state: Omit<TrainerState, 'files'> = {
       format: 1,
       step: this.done,
@@ -155,7 +157,7 @@ export class Session implements Course {
       machine: this.machine,
     };
     const { model_name_or_path: from, save_total_limit: keep } = this.config;
-    return saveCheckpoint(this.assembly, this.root, { from, keep, best: this.bestStep, state, files: this.files });
+    return (this.durable = await saveCheckpoint(this.assembly, this.root, { from, keep, best: this.bestStep, state, files: this.files }));
   }
 
   /** Makes the output folder and proves that a checkpoint can be written there. Throws FileError or DiskFull before anything is trained. */
@@ -181,11 +183,15 @@ export class Session implements Course {
     return true;
   }
 
-  /** Goes back to the newest checkpoint of this run, or to the beginning where there is none. */
+  /**
+   * Goes back to the checkpoint that was saved or resumed last, else to the newest of the folder unless `resume_from_checkpoint` is false, else
+   * to the beginning.
+   */
   async restore(): Promise<void> {
-    const newest = (await listCheckpoints(this.root))[0];
-    if (newest === undefined) await this.begin();
-    else await this.resume(newest.path);
+    const foreign = this.config.resume_from_checkpoint === false;
+    const folder = this.durable ?? (foreign ? undefined : (await listCheckpoints(this.root))[0]?.path);
+    if (folder === undefined) await this.begin();
+    else await this.resume(folder);
   }
 
   /**
@@ -199,6 +205,7 @@ export class Session implements Course {
       throw new LomoError('ResumeMismatch', `${folder} was made with other settings or data, so going on would be another run; choose another output_dir, or set resume_from_checkpoint: false`, { folder });
     }
     const state = await restoreCheckpoint(this.assembly, folder);
+    this.durable = folder;
     this.done = state.step;
     this.trainedTokens = state.trainedTokens;
     this.bestEvalLoss = state.bestEvalLoss;

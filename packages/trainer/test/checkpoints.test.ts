@@ -6,6 +6,7 @@ import { isLomoError, ReferenceBackend, tensorOps } from '@lomo/tensor';
 import { expect, test } from 'vitest';
 import { modelFolder } from '../../../tools/tiny/folder.ts';
 import { fit, listCheckpoints } from '../src/index.ts';
+import { openPoisoned } from './poisoned.ts';
 import { open, settings } from './tiny.ts';
 
 test('the best checkpoint outlives the runs that resume after it', async () => {
@@ -37,6 +38,20 @@ test('a run that does not resume what lies in its folder keeps what it saves', a
   for await (const event of fit(second)) if (event.kind === 'saved') seen.push((await listCheckpoints(second.root)).map(({ step }) => step));
   await second.close();
   expect(seen).toEqual([[3, 2, 1], [3, 2, 1], [3, 2]]);
+});
+
+test.each([1, 100])('a torn step goes back within its own run, saved every %i steps, whatever else lies in the folder', async (save_steps) => {
+  const { output_dir, ...rest } = settings({ save_steps: 1, max_steps: 4 });
+  const changes = { ...rest, output_dir: output_dir! };
+  const first = await openPoisoned({ kind: 'gradient', sick: () => false }, changes);
+  for await (const _ of fit(first));
+  await first.close();
+  const { model_name_or_path } = first.config;
+  const second = await openPoisoned({ kind: 'gradient', sick: (step) => step === 3 }, { ...changes, model_name_or_path, save_steps, resume_from_checkpoint: false });
+  const steps: string[] = [];
+  for await (const event of fit(second)) if (event.kind === 'step' || event.kind === 'rolled back') steps.push('to' in event ? `back to ${event.to}` : String(event.step));
+  await second.close();
+  expect(steps).toEqual(save_steps === 1 ? ['1', '2', 'back to 2', '4'] : ['1', '2', 'back to 0', '1', '2', '4']);
 });
 
 test('a run without weights to load gives its memory back', async () => {
