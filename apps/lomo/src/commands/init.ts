@@ -90,7 +90,7 @@ function runFile({ model, data, optim, length, longest, overlong, over }: Facts)
     line('# rounding: nearest', 'of bf16 and f16: loses most small updates; for comparison'),
     line('# loss_scale: dynamic', 'halved when a step overflows; none (the default) is right on a CPU, f16 included'),
     line('# atomic: true', 'a gradient that turns infinite halfway changes no byte; f16 and clip_mode: global are always so'),
-    line('# telemetry: false', 'logged steps say what they did to the weights; costs at most 2 % of a step'),
+    line('# telemetry: false', 'logged steps say what they did to the weights'),
     '',
     line('save_minutes: 10', 'every checkpoint is a Hugging Face folder; an interrupted run goes on by itself'),
     'output_dir: runs/my-run',
