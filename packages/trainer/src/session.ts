@@ -230,9 +230,12 @@ export class Session implements Course {
 
   /** Ends worker threads and gives the memory back. */
   async close(): Promise<void> {
-    await this.tokenizer.close();
-    await this.spill?.[Symbol.asyncDispose]();
-    this.assembly.device.free();
+    try {
+      await this.tokenizer.close();
+      await this.spill?.[Symbol.asyncDispose]();
+    } finally {
+      this.assembly.device.free();
+    }
   }
 }
 

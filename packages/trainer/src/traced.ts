@@ -9,6 +9,8 @@ export interface TraceRequest {
   readonly steps: { readonly from: number; readonly to: number } | null;
   /** Called after every traced step with the whole trace so far. */
   write(json: string, facts: TraceFacts): Promise<void>;
+  /** Called where `write` fails: tracing ends there, and the run, whose weights the step has changed, goes on. */
+  failed(error: unknown): void;
 }
 
 /** Steps until everything is warm: the first is held to its plan, the second still makes room in the queue. */
@@ -47,7 +49,10 @@ export class TracedProgram implements Pick<Program, 'run'> {
     try {
       return await trace.step(step, () => this.program.run(input));
     } finally {
-      await request.write(trace.json(), trace.facts);
+      await request.write(trace.json(), trace.facts).catch((error: unknown) => {
+        this.request = null;
+        request.failed(error);
+      });
     }
   }
 }

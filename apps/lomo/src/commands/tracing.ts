@@ -25,15 +25,20 @@ export async function tracing(session: Session, { trace, traceSteps }: TraceFlag
   };
   await write('');
   let last: TraceFacts | null = null;
+  let failure: string | null = null;
   session.program.watch({
     steps: traceSteps ?? null,
     write: async (json, facts) => {
       await write(json);
       last = facts;
     },
+    failed: (error) => {
+      failure = error instanceof Error ? error.message : String(error);
+    },
   });
   return {
     line: () => {
+      if (failure !== null) return `tracing ended early: ${failure}`;
       if (last === null) return `--trace ${path}: nothing was traced, for no such step ran: ${session.done} of ${session.steps} steps are done; --trace-steps names one that is to come`;
       const { steps, launches, lost } = last;
       return `traced ${steps.length === 1 ? `step ${steps[0]!}` : `steps ${steps[0]!} to ${steps.at(-1)!}`}, ${launches} launches${lost === 0 ? '' : ` (${lost} older pieces of work did not fit)`}: ${path}; open it in ui.perfetto.dev or chrome://tracing`;
