@@ -1,6 +1,6 @@
 // A trace that cannot be written does not cost the run its step.
 import type { StepInput, StepResult } from '@lomo/parallel';
-import { Device, ReferenceBackend } from '@lomo/tensor';
+import { Device, ReferenceBackend, tensorOps } from '@lomo/tensor';
 import { expect, test } from 'vitest';
 import { TracedProgram } from '../src/traced.ts';
 
@@ -11,7 +11,7 @@ function input(step: number): StepInput {
 }
 
 test('a trace that cannot be written is told of once; the step counts and later ones go on untraced', async () => {
-  const device = new Device(new ReferenceBackend(), { bytes: 1024 });
+  const device = new Device(new ReferenceBackend({ ops: tensorOps }), { bytes: 1024 });
   const ran: number[] = [];
   const program = new TracedProgram({ run: async ({ step }) => (ran.push(step), result) }, device);
   const [written, failures]: [number[], unknown[]] = [[], []];
@@ -29,7 +29,7 @@ test('a trace that cannot be written is told of once; the step counts and later 
 });
 
 test('a step that is rejected stays rejected, whatever becomes of its trace', async () => {
-  const device = new Device(new ReferenceBackend(), { bytes: 1024 });
+  const device = new Device(new ReferenceBackend({ ops: tensorOps }), { bytes: 1024 });
   const program = new TracedProgram({ run: () => Promise.reject(new Error('rejected')) }, device);
   program.watch({ steps: { from: 1, to: 1 }, write: () => Promise.reject(new Error('no space left')), failed: () => {} });
   await expect(program.run(input(1))).rejects.toThrow('rejected');
