@@ -136,7 +136,7 @@ async function main(): Promise<number> {
 }
 
 try {
-  process.exitCode = values.help && verb === undefined ? (process.stdout.write(usage), 0) : await main();
+  process.exitCode = values.help ? (process.stdout.write(usage), 0) : await main();
 } catch (error) {
   process.stderr.write(`bench ${verb ?? ''}: ${error instanceof Error ? error.message : String(error)}\n`);
   process.exitCode = 2;
