@@ -49,7 +49,7 @@ export interface PlotOptions {
 
 const grey = '#5f6368';
 const ink = '#202124';
-const layout = { width: 960, left: 58, right: 62, top: 46, bottom: 46, height: 330 } as const;
+const layout = { width: 960, left: 58, right: 74, top: 46, bottom: 46, height: 330 } as const;
 
 interface Frame {
   readonly left: number;
