@@ -9,21 +9,31 @@ const breath = 15;
 
 type Slots<T> = (T | null)[][];
 
+/** How a step can be given up. */
+export interface Interruption {
+  readonly step: number;
+  readonly signal: AbortSignal;
+  /** Waits for the device after every action until the first update: a signal finds it nowhere else than the host. */
+  readonly follow: boolean;
+}
+
 /** One step under way. */
 export class Execution {
   /** In the order of the last pass. */
   readonly settled: Parameter[] = [];
   private readonly program: Program;
   private readonly passes: readonly ProgramPass[];
+  private readonly interruption: Interruption | null;
   private readonly boundaries: Slots<Tensor>;
   private readonly results: Slots<Tensor>;
   private readonly gradients: Slots<Tensor>;
   private readonly tapes: Slots<Tape>;
   private lastBreath = performance.now();
 
-  constructor(program: Program, passes: readonly ProgramPass[]) {
+  constructor(program: Program, passes: readonly ProgramPass[], interruption: Interruption | null = null) {
     this.program = program;
     this.passes = passes;
+    this.interruption = interruption;
     const slots = <T>(): Slots<T> => program.model.stages.map(() => Array.from({ length: program.microBatches }, () => null));
     this.boundaries = slots();
     this.results = slots();
@@ -68,6 +78,7 @@ export class Execution {
       else if (index === 0) this.forward(action, ledger);
       if (action.kind === 'backward') await pass.drain?.();
       await this.breathe();
+      await this.honour(pass, index);
     }
     ledger.finish();
     await pass.finish(step);
@@ -163,6 +174,20 @@ export class Execution {
       device.arena.assign(dx.block, 'boundary');
       this.gradients[s - 1]![m] = dx;
     } else dx?.dispose();
+  }
+
+  /**
+   * Throws Interrupted where the signal asks for it and nothing has been updated yet. Passes before the last write nothing; a single one that
+   * judges the whole step first writes nothing before it has finished.
+   */
+  private async honour(pass: ProgramPass, index: number): Promise<void> {
+    const { interruption, passes, program } = this;
+    if (interruption === null) return;
+    const writing = index === passes.length - 1 && this.settled.length > 0 && !(passes.length === 1 && pass.atomic === true);
+    if (writing) return;
+    if (interruption.follow) await program.device.read(program.step.counters);
+    if (!interruption.signal.aborted) return;
+    throw new LomoError('Interrupted', `step ${interruption.step} was stopped before its first update; no weight has changed`, { step: interruption.step });
   }
 
   /** Lets timers, signals and sockets have their turn. */

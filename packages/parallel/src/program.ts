@@ -45,6 +45,8 @@ export interface StepInput {
   readonly lr: number;
   readonly passes: readonly ProgramPass[];
   readonly lossScale?: number;
+  /** Gives the step up, honoured before its first update only: `run` then throws Interrupted, and no byte of any weight has changed. */
+  readonly signal?: AbortSignal;
 }
 
 export interface StepResult {
@@ -57,6 +59,9 @@ export interface StepResult {
   readonly clipCoefficient: number;
 }
 
+/** Milliseconds from which on a step is worth interrupting: the host then goes no further ahead than the device has come. */
+const longStep = 1000;
+
 export class Program {
   readonly device: Device;
   readonly model: Model;
@@ -67,6 +72,8 @@ export class Program {
   private readonly options: ProgramOptions;
   private readonly store: BatchStore;
   private readonly stageParameters: readonly (readonly Parameter[])[];
+  /** Of the last whole step; 0 before there was one. */
+  private lastMilliseconds = 0;
 
   constructor(device: Device, model: Model, options: ProgramOptions) {
     this.device = device;
@@ -84,28 +91,31 @@ export class Program {
   }
 
   /**
-   * One step. Throws NonFiniteLoss or NonFiniteGradient (no byte of any weight has changed), or TornStep (parameters that settled before
-   * the named one have been updated, it and later ones not). Whatever a step throws, it leaves no tensor behind.
+   * One step. Throws NonFiniteLoss, NonFiniteGradient or Interrupted (no byte of any weight has changed), or TornStep (parameters that
+   * settled before the named one have been updated, it and later ones not). Whatever a step throws, it leaves no tensor behind.
    */
   async run(input: StepInput): Promise<StepResult> {
     const { batches, passes } = input;
+    const start = performance.now();
     if (batches.length !== this.options.microBatches) {
       throw new LomoError('BatchShapeError', `${batches.length} micro-batches, the plan has ${this.options.microBatches}`);
     }
     batches.forEach((batch, m) => this.store.write(m, batch));
     const trained = batches.reduce((sum, batch) => sum + countTrained(batch), 0);
     this.step.begin({ ...input, trained });
-    const execution = new Execution(this, passes);
+    const execution = new Execution(this, passes, input.signal === undefined ? null : { step: input.step, signal: input.signal, follow: this.lastMilliseconds > longStep });
     await execution.run();
     const outcome = await this.step.outcome();
+    this.lastMilliseconds = performance.now() - start;
     if (outcome.gate !== 'open') throw await this.rejection(outcome.gate.at, { input, settled: execution.settled, lossSum: outcome.lossSum });
     return { ...outcome, trained, loss: trained > 0 ? outcome.lossSum / trained : 0 };
   }
 
-  /** Sum of losses and count of trained tokens over `batches`, without touching a weight. */
-  async evaluate(batches: Iterable<HostBatch>): Promise<{ lossSum: number; trained: number; loss: number }> {
+  /** Sum of losses and count of trained tokens over `batches`, without touching a weight. Throws the signal's reason, between two batches. */
+  async evaluate(batches: Iterable<HostBatch>, options: { readonly signal?: AbortSignal } = {}): Promise<{ lossSum: number; trained: number; loss: number }> {
     let [lossSum, trained] = [0, 0];
     for (const host of batches) {
+      options.signal?.throwIfAborted();
       this.store.write(0, host);
       const count = countTrained(host);
       this.step.begin({ step: 1, seed: 0, lr: 0, trained: count });

@@ -46,6 +46,31 @@ describe.each(cases)('%s', (_, options, optimizer) => {
     expect(device.arena.live).toBe(clean.device.arena.live);
   });
 
+  test('a signal is honoured before the first update, whichever launch it comes at, and never between two', async () => {
+    const make = (): Trial => new Trial({ precision: 'f32', tokens: 16, ...options, optimizer: optimizer() });
+    const [trial, clean] = [make(), make()];
+    for (const each of [trial, clean]) await each.step(1);
+    const { device, program } = trial;
+    const { live } = device.arena;
+    const before = await trial.digest();
+    let outcome = '';
+    let stopped = 0;
+    for (let at = 1; outcome !== 'done'; at += 13) {
+      const controller = new AbortController();
+      let count = 0;
+      device.observer = { launched: () => void (++count === at && controller.abort()) };
+      outcome = await program.run({ step: 2, seed: 1, lr: 0.1, batches: trial.batches(2), passes: trial.optimizer.passes, signal: controller.signal }).then(() => 'done', (e: unknown) => (isLomoError(e) ? e.code : String(e)));
+      if (outcome === 'done') break;
+      expect(outcome, `launch ${at}`).toBe('Interrupted');
+      expect(await trial.digest(), `launch ${at}`).toBe(before);
+      expect(device.arena.live, `launch ${at}`).toBe(live);
+      stopped++;
+    }
+    expect(stopped).toBeGreaterThan(3);
+    await clean.program.run({ step: 2, seed: 1, lr: 0.1, batches: clean.batches(2), passes: clean.optimizer.passes });
+    expect(await trial.digest()).toBe(await clean.digest());
+  });
+
   test('and the next step is as if nothing had been', async () => {
     const make = (): Trial => new Trial({ precision: 'f32', tokens: 16, ...options, optimizer: optimizer() });
     const [trial, clean] = [make(), make()];
@@ -84,4 +109,20 @@ test('an evaluation that fails leaves nothing either', async () => {
   }
   device.observer = null;
   expect(await trial.program.evaluate(trial.batches(1))).toEqual(before);
+});
+
+test('an evaluation ends between two batches where its signal asks for it', async () => {
+  const trial = new Trial({ optimizer: { rule: lomo } });
+  const controller = new AbortController();
+  let given = 0;
+  const batches = function* () {
+    for (const batch of trial.batches(1)) for (let i = 0; i < 3; i++) {
+      if (++given === 2) controller.abort();
+      yield batch;
+    }
+  };
+  const { live } = trial.device.arena;
+  await expect(trial.program.evaluate(batches(), { signal: controller.signal })).rejects.toMatchObject({ name: 'AbortError' });
+  expect(given).toBe(2);
+  expect(trial.device.arena.live).toBe(live);
 });
