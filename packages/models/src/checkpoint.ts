@@ -1,8 +1,9 @@
 // A Hugging Face folder's weights: one safetensors file or the shards an index names. No file outside the model's folder is opened.
-import { basename, dirname, join, sep } from 'node:path';
+import { join } from 'node:path';
 import { LomoError } from '@lomo/tensor';
+import type { Sums } from './confined.ts';
+import { ConfinedFolder } from './confined.ts';
 import type { Files } from './files.ts';
-import { nodeFiles, readWhole } from './files.ts';
 import { isJsonObject, parseJson } from './json.ts';
 import type { SafetensorsLimits, TensorEntry } from './safetensors/header.ts';
 import { corrupt, defaultLimits } from './safetensors/header.ts';
@@ -11,9 +12,17 @@ import { SafetensorsFile } from './safetensors/read.ts';
 export const singleName = 'model.safetensors';
 export const indexName = 'model.safetensors.index.json';
 
+/** Values of an index beside its tensors, such as those of its metadata. */
+const indexExtras = 10_000;
+
+/** Most files that an index may name: each stays open while its model is loaded. */
+export const shardLimit = 1000;
+
 export interface OpenCheckpointOptions {
   readonly files?: Files;
   readonly limits?: SafetensorsLimits;
+  /** What the manifest says of the folder's files: none but these is opened, and `walk` of each file ends in the check of its sum. */
+  readonly sums?: Sums;
 }
 
 /** A tensor of a checkpoint and the file it lies in. */
@@ -27,11 +36,12 @@ export class Checkpoint implements AsyncDisposable {
   readonly tensors: ReadonlyMap<string, CheckpointTensor>;
   /** Names of the files that hold weights, the index included. */
   readonly fileNames: readonly string[];
-  private readonly open: readonly SafetensorsFile[];
+  /** The safetensors files, in the order of the index. */
+  readonly files: readonly SafetensorsFile[];
 
   constructor(folder: string, open: readonly SafetensorsFile[], fileNames: readonly string[]) {
     this.folder = folder;
-    this.open = open;
+    this.files = open;
     this.fileNames = fileNames;
     this.tensors = new Map(open.flatMap((file) => [...file.entries].map(([name, entry]) => [name, { ...entry, file }] as const)));
   }
@@ -39,12 +49,12 @@ export class Checkpoint implements AsyncDisposable {
   /** Throws LomoError 'NoSuchTensor'. */
   tensor(name: string): CheckpointTensor {
     const tensor = this.tensors.get(name);
-    if (tensor === undefined) throw new LomoError('NoSuchTensor', `${this.folder}: no tensor ${JSON.stringify(name)}`, { folder: this.folder, tensor: name });
+    if (tensor === undefined) throw new LomoError('NoSuchTensor', `${this.folder}: no tensor ${JSON.stringify(name.slice(0, 200))}`, { folder: this.folder, tensor: name });
     return tensor;
   }
 
   async close(): Promise<void> {
-    for (const file of this.open) await file.close();
+    for (const file of this.files) await file.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -57,28 +67,25 @@ export class Checkpoint implements AsyncDisposable {
  * the folder, and from a snapshot of a Hugging Face cache to the `blobs` beside it; anything else is LomoError 'OutsideFolder'.
  */
 export async function openCheckpoint(folder: string, options: OpenCheckpointOptions = {}): Promise<Checkpoint> {
-  const files = options.files ?? nodeFiles;
   const limits = options.limits ?? defaultLimits;
-  const isInside = await confinement(files, folder);
+  const inside = await ConfinedFolder.open(folder, options);
   const open: SafetensorsFile[] = [];
   const openOne = async (name: string): Promise<SafetensorsFile> => {
-    const path = join(folder, name);
-    await isInside(path);
-    const file = await SafetensorsFile.open(path, { files, limits });
+    const sha256 = inside.expected(name);
+    const file = await SafetensorsFile.of(await inside.open(name), { limits, ...(sha256 === undefined ? {} : { sha256 }) });
     open.push(file);
     return file;
   };
   try {
-    if ((await files.facts(join(folder, singleName))) !== null) {
+    if (await inside.has(singleName)) {
       await openOne(singleName);
       return new Checkpoint(folder, open, [singleName]);
     }
+    if (!(await inside.has(indexName))) throw await noWeights(inside.files, folder);
     const indexPath = join(folder, indexName);
-    if ((await files.facts(indexPath)) === null) throw await noWeights(files, folder);
-    await isInside(indexPath);
-    const byShard = await readIndex(files, indexPath, limits);
+    const byShard = readIndex(await inside.read(indexName, limits.headerBytes), indexPath, limits);
     for (const [name, tensors] of byShard) {
-      if ((await files.facts(join(folder, name))) === null) {
+      if (!(await inside.has(name))) {
         throw new LomoError('MissingShard', `${indexPath} names ${name}, which is not there; fetch it again`, { path: join(folder, name) });
       }
       checkShard(await openOne(name), tensors, indexPath);
@@ -90,40 +97,21 @@ export async function openCheckpoint(folder: string, options: OpenCheckpointOpti
   }
 }
 
-/** A check that a path, links resolved, stays inside `folder` (or its cache's blobs) and is a regular file. */
-export async function confinement(files: Files, folder: string): Promise<(path: string) => Promise<void>> {
-  const facts = await files.facts(folder);
-  if (facts?.kind !== 'folder') throw new LomoError('NotAFolder', `${folder} is not a folder; expected a Hugging Face model folder`, { path: folder });
-  const root = await files.resolve(folder);
-  const roots = [root];
-  // The hub's cache: models--org--name/snapshots/REVISION links to models--org--name/blobs, the same model's folder.
-  if (basename(dirname(root)) === 'snapshots') {
-    const blobs = join(dirname(dirname(root)), 'blobs');
-    if ((await files.facts(blobs))?.kind === 'folder' && (await files.resolve(blobs)) === blobs) roots.push(blobs);
-  }
-  return async (path) => {
-    const real = await files.resolve(path);
-    if (!roots.some((r) => real.startsWith(r.endsWith(sep) ? r : r + sep))) {
-      throw new LomoError('OutsideFolder', `${path} leads to ${real}, outside the model's folder; copy the file into the folder`, { path, real });
-    }
-    if ((await files.facts(real))?.kind !== 'file') throw new LomoError('NotAFile', `${path} is not a regular file`, { path });
-  };
-}
-
-async function readIndex(files: Files, path: string, limits: SafetensorsLimits): Promise<ReadonlyMap<string, ReadonlySet<string>>> {
-  const root = parseJson(await readWhole(files, path, limits.headerBytes), path, { depth: 8, values: limits.tensors * 2 });
+function readIndex(bytes: Uint8Array, path: string, limits: SafetensorsLimits): ReadonlyMap<string, ReadonlySet<string>> {
+  const root = parseJson(bytes, path, { values: limits.tensors + indexExtras, containers: indexExtras });
   const map = isJsonObject(root) ? root['weight_map'] : undefined;
   if (!isJsonObject(map)) throw corrupt(path, "no 'weight_map' object");
   const byShard = new Map<string, Set<string>>();
   for (const [tensor, name] of Object.entries(map)) {
     if (typeof name !== 'string') throw corrupt(path, 'a shard is not a string', { tensor, expected: 'a file name', found: JSON.stringify(name).slice(0, 80) });
     if (!/^[^/\\:\0]+\.safetensors$/.test(name) || name.startsWith('.')) {
-      throw new LomoError('OutsideFolder', `${path}: tensor ${JSON.stringify(tensor)} is mapped to ${JSON.stringify(name.slice(0, 200))}; only a plain *.safetensors name in the same folder is opened`, { path, tensor, name });
+      throw new LomoError('OutsideFolder', `${path}: tensor ${JSON.stringify(tensor.slice(0, 200))} is mapped to ${JSON.stringify(name.slice(0, 200))}; only a plain *.safetensors name in the same folder is opened`, { path, tensor, name });
     }
     const known = byShard.get(name);
     if (known === undefined) byShard.set(name, new Set([tensor]));
     else known.add(tensor);
   }
+  if (byShard.size > shardLimit) throw new LomoError('TooMany', `${path} names ${byShard.size} files; at most ${shardLimit} are opened`, { path });
   if (byShard.size === 0) throw corrupt(path, "'weight_map' is empty");
   return byShard;
 }

@@ -3,11 +3,12 @@ import { join } from 'node:path';
 import { LomoError } from '@lomo/tensor';
 import type { ModelConfig } from './config/model.ts';
 import { unsupported } from './config/fields.ts';
+import type { Sums } from './confined.ts';
+import { ConfinedFolder } from './confined.ts';
 import type { Files } from './files.ts';
-import { nodeFiles, readWhole } from './files.ts';
+import { nodeFiles } from './files.ts';
 import type { JsonObject } from './json.ts';
 import { isJsonObject, parseJson } from './json.ts';
-import { confinement } from './checkpoint.ts';
 
 /** The model's description in its folder. */
 export const configName = 'config.json';
@@ -30,12 +31,11 @@ export function familyOf<F extends ConfigFamily<unknown>>(json: JsonObject, fami
   return family;
 }
 
-/** config.json of a Hugging Face folder as strict JSON: duplicate keys, links out of the folder and oversized files are refused. */
-export async function readConfig(folder: string, files: Files = nodeFiles): Promise<JsonObject> {
+/** config.json of a Hugging Face folder as strict JSON: duplicate keys, links out of the folder, oversized files, and one that is not what `sums` says are refused. */
+export async function readConfig(folder: string, files: Files = nodeFiles, sums?: Sums): Promise<JsonObject> {
+  const inside = await ConfinedFolder.open(folder, { files, ...(sums === undefined ? {} : { sums }) });
   const path = join(folder, configName);
-  const isInside = await confinement(files, folder);
-  await isInside(path);
-  const json = parseJson(await readWhole(files, path, configLimit), path);
+  const json = parseJson(await inside.read(configName, configLimit), path);
   if (!isJsonObject(json)) throw new LomoError('CorruptJson', `${path}: expected an object`, { path });
   return json;
 }

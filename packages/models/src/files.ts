@@ -1,13 +1,15 @@
 // The one place where this package (and the trainer's checkpoints) touch the file system, so that a test can fail the k-th call.
 import { constants } from 'node:fs';
 import * as fs from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import { LomoError } from '@lomo/tensor';
 
-/** What a path is. `size` is in bytes. */
+/** What a path is. `size` is in bytes; `device` is the same number for everything on one file system, on which `inode` tells two files apart. */
 export interface FileFacts {
   readonly kind: 'file' | 'folder' | 'other';
   readonly size: number;
+  readonly device: number;
+  readonly inode: number;
 }
 
 /** An open file; positions are absolute, in bytes. Reads and writes may be short, as the system's are. */
@@ -173,6 +175,41 @@ export async function writeWhole(files: Files, path: string, bytes: Uint8Array):
   }
 }
 
+/** What a file system says to syncing a folder that is not ours: no right to open it, or no such call there. */
+const notOurs: readonly string[] = ['EACCES', 'EPERM', 'EROFS', 'EINVAL', 'ENOTSUP', 'ENOSYS'];
+
+/** `folder` and those around it that are not there, outermost first. */
+export async function missingFolders(files: Files, folder: string): Promise<readonly string[]> {
+  const missing: string[] = [];
+  for (let at = resolve(folder); (await files.facts(at)) === null && dirname(at) !== at; at = dirname(at)) missing.unshift(at);
+  return missing;
+}
+
+/** Makes a folder, those around it included, and their names durable: what is made durable inside is found after a power loss. */
+export async function ensureFolder(files: Files, folder: string): Promise<void> {
+  const path = resolve(folder);
+  const missing = await missingFolders(files, path);
+  await files.makeFolder(path);
+  // All that are around it, not only those made now: one that was killed here may have made the others.
+  for (let at = path; dirname(at) !== at; at = dirname(at)) {
+    try {
+      await files.syncFolder(dirname(at));
+    } catch (error) {
+      const errno = error instanceof LomoError ? String(error.details['errno']) : '';
+      if (at === path || missing.includes(at) || !notOurs.includes(errno)) throw error;
+    }
+  }
+}
+
+/** Removes those of `folders` (outermost first, as `missingFolders` returned them) that are there now and empty. */
+export async function removeEmpty(files: Files, folders: readonly string[]): Promise<void> {
+  for (const folder of folders.toReversed()) {
+    if ((await files.facts(folder)) === null) continue;
+    if ((await files.list(folder)).length > 0) return;
+    await files.remove(folder);
+  }
+}
+
 /** Node's own recursive mkdir never returns where a file system answers ENOENT under a folder that is there, as /proc does. */
 async function makeFolders(folder: string): Promise<void> {
   try {
@@ -189,7 +226,7 @@ async function makeFolders(folder: string): Promise<void> {
   }
 }
 
-const nothing = { isFile: () => false, isDirectory: () => false, size: 0 };
+const nothing = { isFile: () => false, isDirectory: () => false, size: 0, dev: 0, ino: 0 };
 
 function openFile(path: string, handle: fs.FileHandle): OpenFile {
   return {
@@ -202,8 +239,8 @@ function openFile(path: string, handle: fs.FileHandle): OpenFile {
   };
 }
 
-function factsOf(stat: { isFile(): boolean; isDirectory(): boolean; size: number }): FileFacts {
-  return { kind: stat.isFile() ? 'file' : stat.isDirectory() ? 'folder' : 'other', size: stat.size };
+function factsOf(stat: { isFile(): boolean; isDirectory(): boolean; size: number; dev: number; ino: number }): FileFacts {
+  return { kind: stat.isFile() ? 'file' : stat.isDirectory() ? 'folder' : 'other', size: stat.size, device: stat.dev, inode: stat.ino };
 }
 
 function errnoOf(error: unknown): string {

@@ -6,6 +6,7 @@ export * from './config/frequencies.ts';
 export * from './config/model.ts';
 export * from './config/rope.ts';
 export * from './config/saved.ts';
+export * from './confined.ts';
 export * from './decoder.ts';
 export * from './family.ts';
 export * from './files.ts';

@@ -9,18 +9,29 @@ export interface JsonObject {
 }
 
 export interface JsonLimits {
-  /** Nesting of arrays and objects; 32 unless given. */
+  /** Nesting of arrays and objects; `jsonDepth` unless given. */
   readonly depth?: number;
-  /** Values in all; 10 million unless given. */
+  /** Values in all; `jsonValues` unless given. */
   readonly values?: number;
+  /** Arrays and objects in all, which take a hundred times their two characters of memory; `jsonContainers` unless given. */
+  readonly containers?: number;
 }
+
+/** Deepest nesting that is read unless a caller says otherwise. */
+export const jsonDepth = 32;
+/** Most values that are read unless a caller says otherwise. */
+export const jsonValues = 10_000_000;
+/** Most arrays and objects that are read unless a caller says otherwise. */
+export const jsonContainers = 1_000_000;
+/** Characters of a key that a message shows. */
+const shownKey = 80;
 
 /** True for an object (not an array, not null). */
 export function isJsonObject(value: JsonValue | undefined): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** Parses UTF-8 `bytes` of the file `path`. Bad text: LomoError 'CorruptJson' with path, line and column. Time is linear in the size. */
+/** Parses UTF-8 `bytes` of the file `path`. Bad text, and text over a limit: LomoError 'CorruptJson' with path, line and column. Time is linear in the size. */
 export function parseJson(bytes: Uint8Array, path: string, limits: JsonLimits = {}): JsonValue {
   let text: string;
   try {
@@ -38,23 +49,28 @@ const literals: ReadonlyMap<string, readonly [string, null | boolean]> = new Map
   ['n', ['null', null]],
 ]);
 
+const loneSurrogate = /\p{Surrogate}/u;
+
 class Parser {
   private readonly text: string;
   private readonly path: string;
   private readonly depthLimit: number;
   private readonly valueLimit: number;
+  private readonly containerLimit: number;
   private readonly spaces = /[ \t\n\r]*/y;
   private readonly numbers = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
   // eslint-disable-next-line no-control-regex -- JSON forbids raw control characters
   private readonly plain = /[^"\\\u0000-\u001f]*/y;
   private at = 0;
   private values = 0;
+  private containers = 0;
 
   constructor(text: string, path: string, limits: JsonLimits) {
     this.text = text;
     this.path = path;
-    this.depthLimit = limits.depth ?? 32;
-    this.valueLimit = limits.values ?? 10_000_000;
+    this.depthLimit = limits.depth ?? jsonDepth;
+    this.valueLimit = limits.values ?? jsonValues;
+    this.containerLimit = limits.containers ?? jsonContainers;
   }
 
   parse(): JsonValue {
@@ -70,6 +86,7 @@ class Parser {
     const first = this.text[this.at];
     if (first === '{' || first === '[') {
       if (depth >= this.depthLimit) this.refuse(`nested deeper than ${this.depthLimit}`);
+      if (++this.containers > this.containerLimit) this.refuse(`more than ${this.containerLimit} arrays and objects`);
       this.at++;
       return first === '{' ? this.object(depth + 1) : this.array(depth + 1);
     }
@@ -92,7 +109,7 @@ class Parser {
       this.skip(this.spaces);
       if (this.text[this.at] !== '"') this.fail('a key in double quotes');
       const key = this.string();
-      if (key in result) this.refuse(`duplicate key ${JSON.stringify(key)}`);
+      if (key in result) this.refuse(`duplicate key ${JSON.stringify(key.slice(0, shownKey))}`);
       this.skip(this.spaces);
       if (!this.take(':')) this.fail("':'");
       result[key] = this.value(depth);
@@ -122,7 +139,11 @@ class Parser {
       const next = this.text[this.at];
       if (next === '"') {
         this.at++;
-        return parts.length === 1 ? parts[0]! : parts.join('');
+        if (parts.length === 1) return parts[0]!;
+        const text = parts.join('');
+        // Half of a surrogate pair has no UTF-8: two such names would become one when they are written again.
+        if (loneSurrogate.test(text)) this.refuse('a lone surrogate, which is no character');
+        return text;
       }
       if (next !== '\\') this.fail('the end of a string');
       parts.push(this.escape());
@@ -162,9 +183,12 @@ class Parser {
   }
 
   private refuse(why: string): never {
-    const before = this.text.slice(0, this.at);
-    const line = before.split('\n').length;
-    const column = this.at - before.lastIndexOf('\n');
+    let [line, start] = [1, 0];
+    for (let end = this.text.indexOf('\n'); end >= 0 && end < this.at; end = this.text.indexOf('\n', start)) {
+      line++;
+      start = end + 1;
+    }
+    const column = this.at - start + 1;
     throw new LomoError('CorruptJson', `${this.path}:${line}:${column}: ${why}`, { path: this.path, line, column });
   }
 }

@@ -1,8 +1,8 @@
 // Weights between a Hugging Face folder and a device, slice by slice: no tensor is ever whole on the host.
 import type { Device, Parameter } from '@lomo/tensor';
 import { LomoError, numel, sizeOf } from '@lomo/tensor';
-import type { Checkpoint } from './checkpoint.ts';
 import { openCheckpoint } from './checkpoint.ts';
+import type { Sums } from './confined.ts';
 import { readConfig } from './family.ts';
 import type { Files } from './files.ts';
 import { nodeFiles } from './files.ts';
@@ -10,7 +10,8 @@ import type { CreateModelOptions, LanguageModel } from './languageModel.ts';
 import { createModel } from './languageModel.ts';
 import { matchTensors } from './match.ts';
 import type { RealDiskType } from './safetensors/diskType.ts';
-import { convert, diskTypeOf, isRealDiskType, largestHalf, overflowedHalf } from './safetensors/diskType.ts';
+import { convert, diskTypeBytes, diskTypeOf, isRealDiskType, largestHalf, overflowedHalf } from './safetensors/diskType.ts';
+import type { Stretch } from './safetensors/read.ts';
 import type { TensorSource } from './safetensors/write.ts';
 import { sidecarsOf } from './sidecars.ts';
 
@@ -43,12 +44,26 @@ export async function loadModel(folder: string, device: Device, options: LoadMod
   }
 }
 
-/** Fills the parameters made on this rank from the checkpoint in `folder`; the whole model's tensors are compared first. */
-export async function loadWeights(model: LanguageModel, folder: string, options: { readonly files?: Files } = {}): Promise<void> {
+export interface LoadWeightsOptions {
+  readonly files?: Files;
+  /** What a checkpoint's manifest says of the folder's files: each byte is hashed as it is read, and nothing else is opened. */
+  readonly sums?: Sums;
+}
+
+/**
+ * Fills the parameters made on this rank from the checkpoint in `folder`, in the order of its files, each byte read once; the whole model's
+ * tensors are compared first. After an error the parameters hold nothing that is to be used.
+ */
+export async function loadWeights(model: LanguageModel, folder: string, options: LoadWeightsOptions = {}): Promise<void> {
   await using checkpoint = await openCheckpoint(folder, options);
   await matchTensors(checkpoint, model.tensors, { ties: model.aliases });
+  const parameters = new Map(model.parameters.map((parameter) => [parameter.path, parameter]));
   const room: Room = { read: new Uint8Array(readBytes), converted: new ArrayBuffer(2 * readBytes) };
-  for (const parameter of model.parameters) await loadParameter(parameter, checkpoint, room);
+  for (const file of checkpoint.files) {
+    for await (const { entry, at, bytes } of file.walk(room.read, (name) => parameters.has(name))) {
+      writeStretch(parameters.get(entry.name)!, { file: file.path, entry, at, bytes, converted: room.converted });
+    }
+  }
 }
 
 /** Buffers that every parameter passes through: fresh ones would pile up until V8 collects them, and training begins with that heap. */
@@ -57,21 +72,18 @@ interface Room {
   readonly converted: ArrayBuffer;
 }
 
-async function loadParameter(parameter: Parameter, checkpoint: Checkpoint, room: Room): Promise<void> {
-  const { file, name, dtype: from } = checkpoint.tensor(parameter.path);
-  if (!isRealDiskType(from)) throw new LomoError('DTypeError', `${file.path}: ${name} is ${from}; expected F32, BF16 or F16`);
+function writeStretch(parameter: Parameter, stretch: Stretch & { readonly file: string; readonly converted: ArrayBuffer }): void {
+  const { file, entry, at, converted } = stretch;
+  const { name, dtype: from } = entry;
+  if (!isRealDiskType(from)) throw new LomoError('DTypeError', `${file}: ${name} is ${from}; expected F32, BF16 or F16`);
   const to = diskTypeOf(parameter.dtype);
-  const flat = parameter.reshape([numel(parameter.shape)]);
-  let at = 0;
-  for await (const slice of file.slices(name, room.read)) {
-    const bytes = convert(slice, from, to, { room: room.converted });
-    if (to === 'F16' && overflowedHalf(new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2))) {
-      throw new LomoError('Overflow', `${file.path}: ${name} holds a number above ${largestHalf}, or none at all, which f16 cannot keep; load it as bf16 or f32`, { path: file.path, tensor: name });
-    }
-    const count = bytes.byteLength / sizeOf(parameter.dtype);
-    parameter.device.write(flat.rows(at, at + count), bytes);
-    at += count;
+  const bytes = convert(stretch.bytes, from, to, { room: converted });
+  if (to === 'F16' && overflowedHalf(new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2))) {
+    throw new LomoError('Overflow', `${file}: ${name} holds a number above ${largestHalf}, or none at all, which f16 cannot keep; load it as bf16 or f32`, { path: file, tensor: name });
   }
+  const first = at / diskTypeBytes[from];
+  const count = bytes.byteLength / sizeOf(parameter.dtype);
+  parameter.device.write(parameter.reshape([numel(parameter.shape)]).rows(first, first + count), bytes);
 }
 
 /** A parameter as a tensor to write, read from the device slice by slice and converted to `dtype` (its own unless given). */

@@ -6,7 +6,12 @@ import { isJsonObject } from '../json.ts';
 /** A LomoError 'UnsupportedConfig' that names the field and its value. */
 export function unsupported(field: string, value: unknown, why: string): LomoError {
   const shown = value === undefined ? 'missing' : JSON.stringify(value)?.slice(0, 200);
-  return new LomoError('UnsupportedConfig', `config: ${field} = ${shown}: ${why}`, { field, value });
+  return new LomoError('UnsupportedConfig', `config: ${printable(field)} = ${shown}: ${why}`, { field, value });
+}
+
+/** A name as it is where it is a plain one; else quoted and cut, since a hostile file chooses it. */
+function printable(field: string): string {
+  return /^[\w.'-]{1,200}$/.test(field) ? field : JSON.stringify(field.slice(0, 200));
 }
 
 /** Reads one JSON object field by field and remembers which; `finish` refuses the rest. A null counts as absent, as in transformers. */

@@ -45,6 +45,9 @@ export interface FamilyTraits {
   read(fields: Fields, layers: number): Pick<ModelConfig, 'qkvBias' | 'outputBias' | 'mlpBias' | 'headNorm' | 'windows'>;
 }
 
+/** Most layers a model may have: the deepest known ones have some hundreds, and everything a layer has is listed. */
+export const layerLimit = 10_000;
+
 const dtypes: Readonly<Record<string, DType>> = { float32: 'f32', bfloat16: 'bf16', float16: 'f16' };
 
 /** Reads config.json of a family, strictly: LomoError 'UnsupportedConfig' for whatever is not understood. */
@@ -57,6 +60,7 @@ export function parseModelConfig(json: JsonObject, modelType: string, traits: Fa
   }
   const hiddenSize = fields.size('hidden_size');
   const layers = fields.size('num_hidden_layers');
+  if (layers > layerLimit) throw fields.refuse('num_hidden_layers', `at most ${layerLimit} layers`);
   const heads = fields.size('num_attention_heads');
   const { defaults } = traits;
   const kvHeads = fields.size('num_key_value_heads', defaults.kvHeads === 'heads' ? heads : defaults.kvHeads);

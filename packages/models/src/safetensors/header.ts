@@ -30,7 +30,10 @@ export interface SafetensorsLimits {
   readonly name: number;
 }
 
-export const defaultLimits: SafetensorsLimits = { headerBytes: 100_000_000, tensors: 1_000_000, dimensions: 16, name: 4096 };
+/** The largest models have some hundred thousand tensors over all their files. */
+export const defaultLimits: SafetensorsLimits = { headerBytes: 100_000_000, tensors: 250_000, dimensions: 16, name: 4096 };
+/** Entries of `__metadata__` that are read. */
+const metadataLimit = 10_000;
 
 /** A LomoError 'CorruptFile' that names file, tensor (where there is one), expected and found. */
 export function corrupt(path: string, why: string, facts: { readonly tensor?: string; readonly expected?: unknown; readonly found?: unknown } = {}): LomoError {
@@ -52,11 +55,17 @@ export function headerLength(prefix: Uint8Array, path: string, facts: { readonly
   return Number(length);
 }
 
+/** The first byte of the JSON: 'CorruptFile' unless it is '{', by which most files of another kind are told before they are read. */
+export function checkFirst(byte: number | undefined, path: string): void {
+  if (byte !== 0x7b) throw corrupt(path, "a header starts with '{'");
+}
+
 /** Parses and checks `json`, the header of a file of `fileBytes` bytes. Every failure is 'CorruptFile' or 'CorruptJson'. */
 export function parseHeader(json: Uint8Array, path: string, facts: { readonly fileBytes: number; readonly limits: SafetensorsLimits }): Header {
   const { limits, fileBytes } = facts;
-  if (json[0] !== 0x7b) throw corrupt(path, "a header starts with '{'");
-  const root = parseJson(json, path, { depth: 4, values: limits.tensors * (limits.dimensions + 6) });
+  checkFirst(json[0], path);
+  // The file, its tensors, a tensor's shape and offsets: nothing valid has more levels or more parts.
+  const root = parseJson(json, path, { depth: 3, values: limits.tensors * (limits.dimensions + 6) + metadataLimit, containers: 2 + 3 * limits.tensors });
   if (!isJsonObject(root)) throw corrupt(path, 'the header is not an object');
   const names = Object.keys(root).filter((name) => name !== '__metadata__');
   if (names.length > limits.tensors) throw corrupt(path, 'too many tensors', { expected: `at most ${limits.tensors}`, found: names.length });
