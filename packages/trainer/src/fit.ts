@@ -30,7 +30,7 @@ export async function* fit(session: Session, options: { readonly signal?: AbortS
     yield event;
     if (event.kind !== 'step') continue;
     if (config.eval_steps !== undefined && (event.step % config.eval_steps === 0 || event.step === session.steps)) {
-      const loss = await session.evaluate();
+      const loss = await session.evaluate(options.signal);
       if (loss !== null) yield { kind: 'evaluated', step: event.step, loss, best: session.noteEvaluation(loss) };
     }
     const due = config.save_steps === undefined ? performance.now() - savedAt >= pause : event.step % config.save_steps === 0;

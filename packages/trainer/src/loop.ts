@@ -4,7 +4,7 @@ import { isLomoError } from '@lomo/tensor';
 import type { HostBatch, Program, StepResult } from '@lomo/parallel';
 import type { Optimizer, StepTelemetry } from '@lomo/optim';
 import type { LossScale } from './loss_scale.ts';
-import { withSamples } from './rejection.ts';
+import { isRejection, lostToDisk, tornWeights, withSamples } from './rejection.ts';
 
 /** What the loop runs over. `done`, `skipped` and the loss scale are its only state, and what a checkpoint keeps of it. */
 export interface Course {
@@ -21,7 +21,9 @@ export interface Course {
   readonly lossScale: Pick<LossScale, 'value' | 'accept' | 'shrink'>;
   done: number;
   readonly skipped: Set<number>;
-  /** Goes back to the last durable state and sets `done` to its step. */
+  /** True while weights may be of two steps: from a step that ended halfway until `restore`. They must not be saved. */
+  torn: boolean;
+  /** Goes back to the last durable state, sets `done` to its step and `torn` to false. */
   restore(): Promise<void>;
 }
 
@@ -36,19 +38,25 @@ export type TrainEvent =
   | ({ readonly kind: 'step'; readonly step: number; readonly lr: number; readonly lossScale: number; readonly milliseconds: number; readonly telemetry: StepTelemetry | null } & StepResult)
   /** Nothing of the step was kept, and it will not be tried again. `lossScale`: what a dynamic one was halved to, else null. */
   | { readonly kind: 'rejected'; readonly step: number; readonly error: LomoError; readonly lossScale: number | null }
-  /** The step had changed some weights; the run went back to step `to` and will skip it. */
-  | { readonly kind: 'rolled back'; readonly step: number; readonly to: number; readonly error: LomoError };
+  /** The step had changed some weights; the run went back to step `to`. It will skip the step, or try it `again` where the disk was to blame and not the data. */
+  | { readonly kind: 'rolled back'; readonly step: number; readonly to: number; readonly again: boolean; readonly error: LomoError };
 
 /** Rejected steps in a row that end a run; those that made the loss scale smaller do not count. */
 export const patience = 3;
 
+/** What a step says that changed no byte: beside these, only a file that failed before the first update did nothing. */
+const harmless: readonly string[] = ['NonFiniteLoss', 'NonFiniteGradient', 'Interrupted', 'FileError'];
+
 /**
- * Runs the steps that are left. An abort is honoured between steps, never inside one: the weights are those of a whole step. Throws
- * the rejection after three in a row that no smaller loss scale could have saved, and every other error as it is.
+ * Runs the steps that are left. An abort is honoured before the first update of a step or after the step, never between: the weights are
+ * those of a whole step. Throws the rejection after three in a row that no smaller loss scale could have saved, a file's error where a step
+ * could not be done twice in a row, TornWeights where it would begin with `torn` ones, and every other error as it is.
  */
 export async function* train(course: Course, options: { readonly signal?: AbortSignal } = {}): AsyncGenerator<TrainEvent, void> {
   const { program, optimizer, seed, lossScale } = course;
+  if (course.torn) throw tornWeights(course.done);
   let rejected = 0;
+  let unread = 0; // the step whose gradients could not be read back last
   while (course.done < course.steps && options.signal?.aborted !== true) {
     const step = course.done + 1;
     if (course.skipped.has(step)) {
@@ -61,24 +69,34 @@ export async function* train(course: Course, options: { readonly signal?: AbortS
     try {
       const scale = lossScale.value;
       const measured = course.measures(step);
-      const result = await program.run({ step, batches, passes: measured ? optimizer.measuredPasses : optimizer.passes, seed, lr, lossScale: scale });
+      const result = await program.run({ step, batches, passes: measured ? optimizer.measuredPasses : optimizer.passes, seed, lr, lossScale: scale, ...options });
       const telemetry = (measured && (await optimizer.telemetry?.read())) || null;
       lossScale.accept();
       course.done = step;
       rejected = 0;
       yield { kind: 'step', step, lr, lossScale: scale, milliseconds: performance.now() - start, telemetry, ...result };
     } catch (error) {
-      if (!isLomoError(error)) throw error;
-      const torn = error.code === 'TornStep';
-      if (!torn && error.code !== 'NonFiniteLoss' && error.code !== 'NonFiniteGradient') throw error;
+      course.torn ||= !isLomoError(error) || !harmless.includes(error.code);
+      if (isLomoError(error, 'Interrupted')) return;
+      if (!isRejection(error)) throw error;
+      const lost = lostToDisk(error);
+      if (lost !== null) {
+        // The samples are as good as any: the step is done again, and a disk that fails again ends the run.
+        if (unread === step) throw lost;
+        unread = step;
+        await course.restore();
+        yield { kind: 'rolled back', step, to: course.done, again: true, error };
+        continue;
+      }
       const named = withSamples(error, samples);
+      const torn = error.code === 'TornStep';
       // Replayed from a checkpoint, a step that overflowed overflows again and leaves the same scale; others are left out by name.
       const smaller = error.code === 'NonFiniteGradient' && lossScale.shrink() ? lossScale.value : null;
       if (smaller === null) course.skipped.add(step);
       if (torn) await course.restore();
       else course.done = step;
       if (smaller === null && ++rejected >= patience) throw named;
-      yield torn ? { kind: 'rolled back', step, to: course.done, error: named } : { kind: 'rejected', step, error: named, lossScale: smaller };
+      yield torn ? { kind: 'rolled back', step, to: course.done, again: false, error: named } : { kind: 'rejected', step, error: named, lossScale: smaller };
     }
   }
 }

@@ -56,6 +56,7 @@ export async function openSession(input: SessionInput): Promise<Session> {
   try {
     const data = await openRunData(config, { tokenizer, vocabSize: model.vocabSize, ...(signal === undefined ? {} : { signal }) });
     const { train, held } = data;
+    signal?.throwIfAborted();
     phase('planning');
     const rule = ruleOf(config, [...(input.rules ?? []), ...builtInRules]);
     const blueprint: Omit<Blueprint, 'keeps' | 'by'> = {
@@ -71,6 +72,7 @@ export async function openSession(input: SessionInput): Promise<Session> {
     const candidates = await candidatesOf(backend, blueprint, rates);
     const chosen = pick(candidates, memory);
     assertFits(chosen, memory);
+    signal?.throwIfAborted();
     const { plan, keeps, by } = chosen;
     const choices = explain(config, candidates, { chosen, memory, ...(rates === undefined ? {} : { rates }) });
     if (by === 'file') spill = await SpillFile.open(config.spill_dir ?? rootOf(config), { files, bytes: plan.spilled });
@@ -78,7 +80,7 @@ export async function openSession(input: SessionInput): Promise<Session> {
     const assembly = await underPlan(reserved, plan, { name: 'setup', body: () => assemble(reserved, { ...blueprint, keeps, by }, spill) });
     const session = new Session({ config, assembly, plan, choices: [...data.choices, ...choices, ...programChoices(assembly), ...scaleChoice(config)], tokenizer, train, held, heldSteps: data.heldSteps, schedule: data.steps, machine: input.machine ?? {}, files, spill });
     phase('loading weights');
-    await session.begin();
+    await session.begin(signal === undefined ? {} : { signal });
     return session;
   } catch (error) {
     device?.free();

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import type { Dataset, Steps, Tokenizer } from '@lomo/data';
 import type { Files } from '@lomo/models';
-import { initialise, loadWeights, writeWhole } from '@lomo/models';
+import { initialise, loadWeights, nodeFiles, observeFiles, writeWhole } from '@lomo/models';
 import { schedule } from '@lomo/optim';
 import type { MemoryPlan } from '@lomo/parallel';
 import { fill, LomoError } from '@lomo/tensor';
@@ -14,8 +14,9 @@ import { learningRateOf } from './config.ts';
 import type { Course, StepBatches } from './loop.ts';
 import { LossScale } from './loss_scale.ts';
 import { PlannedProgram } from './planned.ts';
+import { tornWeights } from './rejection.ts';
 import type { TrainerState } from './state.ts';
-import { machineDifferences } from './state.ts';
+import { machineDifferences, settingDifferences } from './state.ts';
 import type { Completion } from './texts.ts';
 import { complete } from './texts.ts';
 import { TracedProgram } from './traced.ts';
@@ -62,6 +63,7 @@ export class Session implements Course {
   readonly steps: number;
   readonly lossScale: LossScale;
   done = 0;
+  torn = false;
   readonly skipped = new Set<number>();
   trainedTokens = 0;
   bestEvalLoss: number | null = null;
@@ -124,14 +126,19 @@ export class Session implements Course {
     return { batches, samples: batches.map((batch) => batch.samples.map((i) => this.train.where(i))) };
   }
 
-  /** Mean loss over the held-out data, or null without any. */
-  async evaluate(): Promise<number | null> {
+  /** Mean loss over the held-out data, or null without any, or where `signal` ends it. */
+  async evaluate(signal?: AbortSignal): Promise<number | null> {
     if (this.heldSteps === null) return null;
     const steps = this.heldSteps;
     const batches = function* () {
       for (const step of steps) yield* step.batches.filter((batch) => batch.trained > 0);
     };
-    return (await this.assembly.program.evaluate(batches())).loss;
+    try {
+      return (await this.assembly.program.evaluate(batches(), signal === undefined ? {} : { signal })).loss;
+    } catch (error) {
+      if (signal?.aborted === true && error === signal.reason) return null;
+      throw error;
+    }
   }
 
   /** Greedy completions of held-out samples (of the training data where nothing is held out). */
@@ -140,8 +147,9 @@ export class Session implements Course {
     return complete(this.assembly.model, this.tokenizer, signal === undefined ? options : { ...options, signal });
   }
 
-  /** Saves the state after step `done`; returns the folder. */
+  /** Saves the state after step `done`; returns the folder. Throws TornWeights where a step or a load ended halfway. */
   async save(): Promise<string> {
+    if (this.torn) throw tornWeights(this.done);
     const state: Omit<TrainerState, 'files'> = {
       format: 1,
       step: this.done,
@@ -154,6 +162,8 @@ export class Session implements Course {
       bestStep: this.bestStep,
       lossScale: this.lossScale.state,
       fingerprint: fingerprintOf(this.config, this.train),
+      settings: settingsOf(this.config),
+      data: this.train.fingerprint,
       machine: this.machine,
     };
     const { model_name_or_path: from, save_total_limit: keep } = this.config;
@@ -195,16 +205,21 @@ export class Session implements Course {
   }
 
   /**
-   * Loads a checkpoint. Throws ResumeMismatch when it belongs to other settings or data. Returns what about the machine differs from the one
+   * Loads a checkpoint. Throws ResumeMismatch, naming what differs, when it belongs to other settings or data. Returns what about the machine differs from the one
    * it was made on, in words ('isa avx512, here avx2'): where anything does, the run goes on rightly, but not to the same bits.
    */
-  async resume(folder: string): Promise<readonly string[]> {
-    const found = await readState(folder);
-    const expected = fingerprintOf(this.config, this.train);
-    if (found.fingerprint !== expected) {
-      throw new LomoError('ResumeMismatch', `${folder} was made with other settings or data, so going on would be another run; choose another output_dir, or set resume_from_checkpoint: false`, { folder });
+  async resume(folder: string, options: { readonly signal?: AbortSignal } = {}): Promise<readonly string[]> {
+    const { config, train } = this;
+    const files = abortable(nodeFiles, options.signal);
+    const found = await readState(folder, files);
+    if (found.fingerprint !== fingerprintOf(config, train)) {
+      const differences = settingDifferences(found, { settings: settingsOf(config), data: train.fingerprint });
+      const named = differences.length === 0 ? 'other settings or data' : differences.join('; ');
+      throw new LomoError('ResumeMismatch', `${folder} was made with ${named}: going on would be another run. Give what it was made with, or choose another output_dir, or set resume_from_checkpoint: false`, { folder, differences });
     }
-    const state = await restoreCheckpoint(this.assembly, folder);
+    this.torn = true;
+    const state = await restoreCheckpoint(this.assembly, folder, files);
+    this.torn = false;
     this.durable = folder;
     this.done = state.step;
     this.trainedTokens = state.trainedTokens;
@@ -216,11 +231,13 @@ export class Session implements Course {
   }
 
   /** Weights as they were before step 1. */
-  async begin(): Promise<void> {
+  async begin(options: { readonly signal?: AbortSignal } = {}): Promise<void> {
     const { model, optimizer } = this.assembly;
+    this.torn = true;
     if (this.config.init === 'random') initialise(model, this.config.seed);
-    else await loadWeights(model, this.config.model_name_or_path);
+    else await loadWeights(model, this.config.model_name_or_path, { files: abortable(nodeFiles, options.signal) });
     for (const { tensor } of optimizer.state()) fill(tensor, 0);
+    this.torn = false;
     this.done = 0;
     this.trainedTokens = 0;
     this.bestEvalLoss = null;
@@ -244,8 +261,18 @@ export function rootOf(config: RunConfig): string {
   return config.output_dir ?? `runs/${config.run_name}`;
 }
 
+/** Files whose every call throws the signal's reason once it is aborted: whatever reads through them can be stopped. */
+function abortable(files: Files, signal: AbortSignal | undefined): Files {
+  return signal === undefined ? files : observeFiles(files, () => signal.throwIfAborted());
+}
+
 /** What the weights of a run depend on, beside the model it begins with and the machine. */
 function fingerprintOf(config: RunConfig, data: Dataset): string {
+  return createHash('sha256').update(JSON.stringify(settingsOf(config))).update(data.fingerprint).digest('hex');
+}
+
+/** The settings that the weights of a run depend on. */
+function settingsOf(config: RunConfig): Readonly<Record<string, unknown>> {
   const { output_dir: _o, run_name: _n, report_to: _r, logging_steps: _l, telemetry: _te, eval_steps: _e, save_steps: _s, save_minutes: _m, save_total_limit: _t, resume_from_checkpoint: _c, threads: _th, gradient_checkpointing: _g, eval_datasets: _ed, clip_by: _cb, spill_dir: _sd, ...rest } = config;
-  return createHash('sha256').update(JSON.stringify(rest)).update(data.fingerprint).digest('hex');
+  return rest;
 }

@@ -18,8 +18,12 @@ const schema = z.object({
   bestStep: z.number().int().nullable().default(null),
   /** A dynamic loss scale as it stands after `step`; null without one. */
   lossScale: lossScaleStateSchema.nullable().default(null),
-  /** SHA-256 of the settings that the weights depend on. */
+  /** SHA-256 of the settings and the data that the weights depend on. */
   fingerprint: z.string(),
+  /** Those settings, to name what differs; null in states made before they were noted. */
+  settings: z.record(z.string(), z.unknown()).nullable().default(null),
+  /** SHA-256 of the samples trained on; null likewise. */
+  data: z.string().nullable().default(null),
   /** What equal bits need to be equal too: library, instruction set, chunk. */
   machine: z.record(z.string(), z.string()),
   /** Every file of the folder with its SHA-256. */
@@ -49,4 +53,15 @@ export function machineDifferences(made: TrainerState['machine'], here: TrainerS
   if (Object.keys(made).length === 0 || Object.keys(here).length === 0) return [];
   const names = [...new Set([...Object.keys(made), ...Object.keys(here)])];
   return names.filter((name) => made[name] !== here[name]).map((name) => `${name} ${made[name] ?? 'unknown'}, here ${here[name] ?? 'unknown'}`);
+}
+
+/** What differs between the settings a state was made with and those of a run: 'learning_rate 0.1, now 0.2'. Empty where the state does not say. */
+export function settingDifferences(made: Pick<TrainerState, 'settings' | 'data'>, now: { readonly settings: Readonly<Record<string, unknown>>; readonly data: string }): string[] {
+  const { settings } = made;
+  if (settings === null) return [];
+  const spell = (value: unknown): string => (value === undefined ? 'unset' : typeof value === 'string' ? value : JSON.stringify(value));
+  const names = [...new Set([...Object.keys(settings), ...Object.keys(now.settings)])];
+  const changed = names.filter((name) => JSON.stringify(settings[name]) !== JSON.stringify(now.settings[name]));
+  const words = changed.map((name) => `${name} ${spell(settings[name])}, now ${spell(now.settings[name])}`);
+  return made.data === null || made.data === now.data || changed.includes('datasets') ? words : [...words, 'other samples (the data files, the tokenizer or how they are cut have changed)'];
 }

@@ -95,12 +95,19 @@ test('a checkpoint remembers what equal bits need; another machine resumes it an
   expect(await again({})).toEqual([]); // nothing said of this machine
 });
 
-test('other settings or data do not resume', async () => {
+test('other settings or data do not resume, and are named', async () => {
   const first = await opened({ max_steps: 2 });
   await run(first);
   const { output_dir, model_name_or_path, datasets } = first.config;
-  const other = await opened({ output_dir: output_dir!, model_name_or_path, datasets: datasets as never, max_steps: 2, learning_rate: 0.2 });
-  await expect(other.restore()).rejects.toThrow(/other settings or data/);
+  const same = { output_dir: output_dir!, model_name_or_path, datasets: datasets as never, max_steps: 2 };
+  const complaint = async (changes: Parameters<typeof open>[0]): Promise<string> => {
+    const error = await (await opened({ ...same, ...changes })).restore().then(() => null, (e: unknown) => e);
+    expect(isLomoError(error, 'ResumeMismatch')).toBe(true);
+    return (error as LomoError).message;
+  };
+  expect(await complaint({ learning_rate: 0.2, clip_mode: 'value', clip_value: 1 })).toMatch(/step-000002 was made with learning_rate 0\.1, now 0\.2; clip_mode none, now value; clip_value unset, now 1: going on would be another run/);
+  writeFileSync(datasets[0]!.path, readFileSync(datasets[0]!.path, 'utf8').replace('a d', 'a e'));
+  expect(await complaint({})).toMatch(/was made with other samples \(the data files/);
 });
 
 test('a changed byte in a checkpoint is found before it is loaded', async () => {

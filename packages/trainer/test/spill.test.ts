@@ -150,7 +150,7 @@ describe('the file', () => {
     expect(await run(session)).toBe(await run(whole));
   });
 
-  test('a read that fails after the first update tears the step: the run goes back to its checkpoint', async () => {
+  test('a read that fails after the first update goes back and does the step again: no data are skipped', async () => {
     let armed = false;
     let reads = 0;
     const files = observeFiles(nodeFiles, ({ verb, path }) => {
@@ -161,9 +161,39 @@ describe('the file', () => {
     for await (const event of fit(session)) {
       kinds.push(`${event.kind} ${event.step}`);
       if (event.kind === 'saved' && event.step === 1) armed = true;
-      if (event.kind === 'rolled back') expect(event.error.message).toMatch(/read .*\.spill-.*EIO.*4 parameters up to .* had been updated before/);
+      if (event.kind !== 'rolled back') continue;
+      expect(event.again).toBe(true);
+      expect(event.error.message).toMatch(/read .*\.spill-.*EIO.*4 parameters up to .* had been updated before/);
     }
-    expect(kinds).toEqual(['step 1', 'saved 1', 'rolled back 2', 'step 3', 'saved 3']);
+    expect(kinds).toEqual(['step 1', 'saved 1', 'rolled back 2', 'step 2', 'saved 2', 'step 3', 'saved 3']);
+    expect([...session.skipped]).toEqual([]);
+    const whole = await opened({ clip_by: 'file', model_name_or_path: session.config.model_name_or_path, datasets: session.config.datasets as never });
+    expect(await digest(session)).toBe(await run(whole));
+  });
+
+  test('a read that fails twice ends the run; its weights are neither trained nor saved until they are restored', async () => {
+    let fails = false;
+    let reads = 0;
+    const files = observeFiles(nodeFiles, ({ verb, path }) => {
+      if (fails && path.includes('.spill-') && verb === 'read' && ++reads % 5 === 0) throw Object.assign(new Error('i/o error'), { code: 'EIO' });
+    });
+    const session = await opened({ clip_by: 'file', save_steps: 1 }, { files });
+    const kinds: string[] = [];
+    const error = await refusal(async () => {
+      for await (const event of fit(session)) {
+        kinds.push(`${event.kind} ${event.step}`);
+        fails = event.step >= 2;
+      }
+    });
+    expect(kinds).toEqual(['step 1', 'saved 1', 'step 2', 'saved 2', 'rolled back 3']);
+    expect(error).toMatchObject({ code: 'FileError', details: { errno: 'EIO' } });
+    expect(error.message).toMatch(/read .*\.spill-.*EIO.*tried twice and is not saved; the last checkpoint is whole/s);
+    expect((await refusal(() => session.save())).code).toBe('TornWeights');
+    expect((await refusal(() => run(session))).code).toBe('TornWeights');
+    fails = false;
+    await session.restore();
+    const whole = await opened({ clip_by: 'file', model_name_or_path: session.config.model_name_or_path, datasets: session.config.datasets as never });
+    expect(await run(session)).toBe(await run(whole));
   });
 
   test('that ends early is named', async () => {
