@@ -67,7 +67,7 @@ export class Optimizer {
     for (const p of parameters) {
       if (!p.trainable) continue;
       const specs = Object.entries(options.rule.state(p));
-      const state = Object.fromEntries(specs.map(([name, spec]) => [name, device.allocate(spec, 'state')]));
+      const state = Object.fromEntries(specs.map(([name, spec]) => [name, device.allocate(spec, 'state', `${p.path} ${name}`)]));
       for (const tensor of Object.values(state)) fill(tensor, 0);
       this.states.set(p, state);
     }

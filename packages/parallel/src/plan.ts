@@ -1,6 +1,8 @@
 // The plan: the program run on the dry backend, its allocations recorded. No second set of formulas.
 import type { Allocation, Backend, Category, DeviceOptions } from '@lomo/tensor';
-import { Arena, categories, Device, DryBackend, LomoError } from '@lomo/tensor';
+import { Arena, categories, Device, DryBackend } from '@lomo/tensor';
+import { TimelineRecorder } from './plan_recorder.ts';
+import type { PlannedBlock, PlannedEvent, Timeline } from './plan_timeline.ts';
 
 export interface MemoryPlan {
   /** Bytes of the memory to reserve: the arena's high-water mark. */
@@ -11,10 +13,16 @@ export interface MemoryPlan {
   readonly byCategory: Readonly<Record<Category, number>>;
   /** Live bytes of each category at the moment of the peak. */
   readonly atPeak: Readonly<Record<Category, number>>;
+  /** The allocation that first reaches the peak: an event of the timeline. */
+  readonly peakAt: number;
   /** Every allocation, in order, phase by phase. */
   readonly phases: ReadonlyMap<string, readonly Allocation[]>;
+  /** Every allocation and every free: who asked, where in the program, when. */
+  readonly timeline: Timeline;
   /** Floating-point operations by phase. */
   readonly flops: ReadonlyMap<string, number>;
+  /** Bytes that launches and copies read and write, by phase; operands whole, though an op may look at a part. */
+  readonly moved: ReadonlyMap<string, number>;
   /** Launches by phase. */
   readonly launches: ReadonlyMap<string, number>;
 }
@@ -25,63 +33,57 @@ export type PlanPhases = (device: Device) => Iterable<{ readonly name: string; r
 export async function makePlan(target: Backend, phases: PlanPhases, options: Omit<DeviceOptions, 'bytes'> = {}): Promise<MemoryPlan> {
   const device = new Device(new DryBackend(target), { ...options, bytes: Infinity });
   const { arena } = device;
+  const recorder = new TimelineRecorder();
   const recorded = new Map<string, Allocation[]>();
-  const flops = new Map<string, number>();
-  const launches = new Map<string, number>();
-  let [phase, peak] = ['', 0];
+  const known = new Map<string, Allocation>();
+  let list: Allocation[] = [];
+  let [peak, peakAt] = [0, 0];
   let atPeak = snapshot(arena);
   arena.observer = {
-    allocated: ({ category, bytes, offset }) => {
-      recorded.get(phase)!.push({ category, bytes, offset });
+    allocated: (block) => {
+      const { category, bytes, offset } = block;
+      // A model's blocks ask for the same again and again: one object each keeps a plan small.
+      const key = `${category} ${bytes} ${offset}`;
+      let allocation = known.get(key);
+      if (allocation === undefined) known.set(key, (allocation = { category, bytes, offset }));
+      list.push(allocation);
+      const at = recorder.allocated(block);
       if (arena.live > peak) {
         peak = arena.live;
+        peakAt = at;
         atPeak = snapshot(arena);
       }
     },
+    freed: (block) => recorder.freed(block),
+    assigned: (block, from) => recorder.assigned(block, from),
   };
-  device.observer = {
-    launched: (op, { ins, inouts, outs }, attributes) => {
-      flops.set(phase, (flops.get(phase) ?? 0) + op.flops(ins, attributes, inouts, outs));
-      launches.set(phase, (launches.get(phase) ?? 0) + 1);
-    },
-  };
+  device.observer = recorder;
   for (const { name, run } of phases(device)) {
-    phase = name;
-    recorded.set(name, []);
+    recorder.enter(name);
+    recorded.set(name, (list = []));
     await run();
   }
   const byCategory = Object.fromEntries(categories.map((c) => [c, arena.usage[c].peak])) as Record<Category, number>;
-  return { extent: arena.extent, peak: arena.peak, byCategory, atPeak, phases: recorded, flops, launches };
+  const counted = (what: 'flops' | 'moved' | 'launches'): ReadonlyMap<string, number> => new Map([...recorder.work].map(([name, work]) => [name, work[what]]));
+  return {
+    extent: arena.extent,
+    peak: arena.peak,
+    byCategory,
+    atPeak,
+    peakAt,
+    phases: recorded,
+    timeline: recorder.timeline(),
+    flops: counted('flops'),
+    moved: counted('moved'),
+    launches: counted('launches'),
+  };
+}
+
+/** The moment at which a plan needs most: what asked, where in the program, and what lives then, largest first. */
+export function peakOf({ timeline, peakAt }: Pick<MemoryPlan, 'timeline' | 'peakAt'>): { readonly event: PlannedEvent; readonly blocks: readonly PlannedBlock[] } {
+  return { event: timeline.event(peakAt), blocks: timeline.liveAt(peakAt) };
 }
 
 function snapshot(arena: Arena): Record<Category, number> {
   return Object.fromEntries(categories.map((c) => [c, arena.usage[c].live])) as Record<Category, number>;
-}
-
-/**
- * Holds a real run to its plan: while `body` runs, every allocation must be the planned one of `phase`. Throws PlanMismatch at the first
- * that differs, and when some are missing at the end.
- */
-export async function underPlan<T>(device: Device, plan: MemoryPlan, phase: { readonly name: string; body(): T | Promise<T> }): Promise<T> {
-  const expected = plan.phases.get(phase.name);
-  if (expected === undefined) throw new LomoError('PlanMismatch', `the plan has no phase '${phase.name}' (has: ${[...plan.phases.keys()].join(', ')})`);
-  const before = device.arena.observer;
-  let index = 0;
-  device.arena.observer = {
-    allocated: ({ category, bytes, offset }) => {
-      const planned = expected[index++];
-      if (planned === undefined || planned.category !== category || planned.bytes !== bytes || planned.offset !== offset) {
-        const met = `${bytes} bytes of ${category} at ${offset}`;
-        const wanted = planned === undefined ? 'nothing' : `${planned.bytes} bytes of ${planned.category} at ${planned.offset}`;
-        throw new LomoError('PlanMismatch', `${phase.name}, allocation ${index}: ${met}, planned was ${wanted}`, { phase: phase.name, index });
-      }
-    },
-  };
-  try {
-    const result = await phase.body();
-    if (index !== expected.length) throw new LomoError('PlanMismatch', `${phase.name}: ${index} allocations, planned were ${expected.length}`);
-    return result;
-  } finally {
-    device.arena.observer = before;
-  }
 }

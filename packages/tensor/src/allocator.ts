@@ -25,6 +25,8 @@ export interface Block {
   readonly bytes: number;
   /** Changes only through `assign`. */
   category: Category;
+  /** What it holds, where whoever asked said so: a parameter's path. */
+  readonly name?: string;
   owners: number;
   /** Set by a rollback: handles that are left give nothing back any more. */
   lost?: boolean;
@@ -52,6 +54,8 @@ export interface Usage {
 export interface ArenaObserver {
   allocated?(block: Block): void;
   freed?(block: Block): void;
+  /** Counted under another category from now on than `from`. */
+  assigned?(block: Block, from: Category): void;
 }
 
 /** A stretch of work that either stands or is undone. */
@@ -99,10 +103,11 @@ export class Arena {
     return this.peakBytes;
   }
 
-  /** Throws OutOfMemory when the capacity does not hold `bytes` more. */
-  allocate(bytes: number, category: Category): Block {
+  /** Throws OutOfMemory when the capacity does not hold `bytes` more. `name` is for people: plans and errors print it. */
+  allocate(bytes: number, category: Category, name?: string): Block {
     const size = Math.max(alignment, Math.ceil(bytes / alignment) * alignment);
-    const block: Block = { offset: this.place(size, category), bytes: size, category, owners: 1 };
+    const offset = this.place(size, category);
+    const block: Block = name === undefined ? { offset, bytes: size, category, owners: 1 } : { offset, bytes: size, category, name, owners: 1 };
     this.liveBytes += size;
     if (this.liveBytes > this.peakBytes) this.peakBytes = this.liveBytes;
     const usage = this.usage[category];
@@ -161,11 +166,13 @@ export class Arena {
 
   /** Counts a live block under another category from now on: a stage's result becomes a boundary. */
   assign(block: Block, category: Category): void {
-    this.usage[block.category].live -= block.bytes;
+    const from = block.category;
+    this.usage[from].live -= block.bytes;
     block.category = category;
     const usage = this.usage[category];
     usage.live += block.bytes;
     if (usage.live > usage.peak) usage.peak = usage.live;
+    this.observer?.assigned?.(block, from);
   }
 
   /** Forgets peaks, so that the next measure starts from what is live now. */

@@ -33,13 +33,42 @@ export interface Launched {
 
 /** Hears of every launch: plans count FLOPs and bytes, traces name what ran and within which part of the step. */
 export interface LaunchObserver {
-  /** A launch is about to be prepared. */
-  launching?(op: Op): void;
+  /** A launch is about to be prepared: its results and its scratch are allocated from now until `launched`. */
+  launching?(op: Op, operands: Pick<Launched, 'ins' | 'inouts'>): void;
   /** It has been enqueued. */
   launched(op: Op, launched: Launched, attributes: Attributes): void;
+  /** A copy between tensors has been enqueued. */
+  copied?(to: Tensor, from: Tensor): void;
   /** What is launched from now on belongs to `part`, until it is left. */
   entered?(part: Part): void;
   left?(): void;
+}
+
+/** One observer that tells both, `first` first. */
+export function observedBy(first: LaunchObserver | null, second: LaunchObserver): LaunchObserver {
+  if (first === null) return second;
+  return {
+    launching: (op, operands) => {
+      first.launching?.(op, operands);
+      second.launching?.(op, operands);
+    },
+    launched: (op, launched, attributes) => {
+      first.launched(op, launched, attributes);
+      second.launched(op, launched, attributes);
+    },
+    copied: (to, from) => {
+      first.copied?.(to, from);
+      second.copied?.(to, from);
+    },
+    entered: (part) => {
+      first.entered?.(part);
+      second.entered?.(part);
+    },
+    left: () => {
+      first.left?.();
+      second.left?.();
+    },
+  };
 }
 
 export interface DeviceOptions {
@@ -88,16 +117,16 @@ export class Device {
     return Math.max(1, Math.min(rows, Math.floor(this.tileBytes / (4 * Math.max(1, columns)))));
   }
 
-  /** A new tensor the caller owns; its bytes hold anything. */
-  allocate(spec: Spec, category: Category): Tensor {
+  /** A new tensor the caller owns; its bytes hold anything. `name` says what, where that is not plain from the op that asks. */
+  allocate(spec: Spec, category: Category, name?: string): Tensor {
     const { shape, dtype } = spec; // a tensor is a spec too: its place is not taken over
-    return new Tensor(this, this.arena.allocate(bytesOf(spec), category), { shape, dtype, owning: true });
+    return new Tensor(this, this.arena.allocate(bytesOf(spec), category, name), { shape, dtype, owning: true });
   }
 
   /** A new parameter, owned by the module that asked. */
   parameter(path: string, spec: Spec & { readonly trainable?: boolean }): Parameter {
     if (!isReal(spec.dtype)) throw new LomoError('DTypeError', `${path}: a parameter cannot be ${spec.dtype}`);
-    const block = this.arena.allocate(bytesOf(spec), 'weights');
+    const block = this.arena.allocate(bytesOf(spec), 'weights', path);
     return new Parameter(this, block, { shape: spec.shape, dtype: spec.dtype, path, trainable: spec.trainable ?? true });
   }
 
@@ -163,15 +192,15 @@ export class Device {
 
   /** Runs an op without recording it. Throws ShapeError, MissingKernel, OutOfMemory, or the error that poisoned the backend. */
   run<A extends Attributes>(op: Op<A>, launch: Launch, attributes: A): Tensor[] {
-    this.observer?.launching?.(op as unknown as Op);
     const ins = launch.ins ?? [];
     const inouts = launch.inouts ?? [];
+    this.observer?.launching?.(op as unknown as Op, { ins, inouts });
     const outs = launch.outs === undefined ? this.outputs(op, ins, inouts, attributes) : [...launch.outs];
     const kernel = this.resolve(op, ins, inouts, outs);
     const values = op.attributes.map((name) => attributes[name] as number);
     const operands = { ins, inouts, outs, workspace: null };
     const scratch = this.backend.workspace(kernel, operands, values);
-    const workspace = scratch > 0 ? this.allocate({ shape: [scratch], dtype: 'u8' }, 'workspace') : null;
+    const workspace = scratch > 0 ? this.allocate({ shape: [scratch], dtype: 'u8' }, 'workspace', 'scratch') : null;
     const event = this.backend.launch(kernel, workspace === null ? operands : { ins, inouts, outs, workspace }, values, 'compute');
     this.launches++;
     this.observer?.launched(op as unknown as Op, { ins, inouts, outs, event }, attributes);
@@ -184,7 +213,9 @@ export class Device {
     if (to.bytes !== from.bytes || to.dtype !== from.dtype) {
       throw new LomoError('ShapeError', `copy: ${String(from)} does not fit ${String(to)}`);
     }
-    return this.backend.copy(to, from, queue);
+    const event = this.backend.copy(to, from, queue);
+    this.observer?.copied?.(to, from);
+    return event;
   }
 
   /** Writes raw elements (bf16 and f16 as their 16 bits). */

@@ -134,7 +134,7 @@ export class Ledger {
     const entry = this.entry(parameter);
     let term = entry.sites.get(place.site);
     if (!(term instanceof TokenSums)) {
-      const sums = this.device.allocate({ shape: [2, matrixOf(parameter.shape)[1]], dtype: 'f32' }, 'gradient');
+      const sums = this.device.allocate({ shape: [2, matrixOf(parameter.shape)[1]], dtype: 'f32' }, 'gradient', parameter.path);
       fill(sums, 0);
       term = new TokenSums(sums);
       entry.sites.set(place.site, term);
@@ -148,7 +148,7 @@ export class Ledger {
     const entry = this.entry(parameter);
     const fresh = entry.buffer === null;
     if (entry.buffer === null) {
-      entry.buffer = this.device.allocate({ shape: parameter.shape, dtype: 'f32' }, 'gradient');
+      entry.buffer = this.device.allocate({ shape: parameter.shape, dtype: 'f32' }, 'gradient', parameter.path);
       entry.terms.push(new Dense(entry.buffer));
     }
     return { tensor: entry.buffer, fresh };

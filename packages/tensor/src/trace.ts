@@ -2,6 +2,7 @@
 import { categories } from './allocator.ts';
 import type { TimedWork } from './backend.ts';
 import type { Device, Launched, LaunchObserver, Part } from './device.ts';
+import { observedBy } from './device.ts';
 import { LomoError } from './errors.ts';
 import type { Op } from './op.ts';
 import type { Spec } from './shape.ts';
@@ -107,17 +108,17 @@ export class Trace {
   async step<T>(step: number, body: () => Promise<T>): Promise<T> {
     const { device } = this;
     const stopwatch = device.backend.stopwatch!;
-    if (device.observer !== null) throw new LomoError('ObserverTaken', 'somebody observes this device already: one trace or plan at a time');
+    const { observer: before } = device;
     const listener = new StepListener(device);
     stopwatch.start(this.capacity);
-    device.observer = listener;
+    device.observer = observedBy(before, listener);
     const start = performance.now();
     let end = start;
     try {
       return await body();
     } finally {
       end = performance.now();
-      device.observer = null;
+      device.observer = before;
       listener.close(end);
       const { work, lost } = await stopwatch.stop();
       this.steps.push(step);
