@@ -13,8 +13,8 @@ export interface PerformanceOptions extends ProfileOptions {
   readonly saved: boolean;
 }
 
-/** Benches whose last line is told beside the tables. */
-const told = ['train', 'train-recomputed', 'train-adalomo-adamw', 'products', 'ops', 'profile'];
+/** Benches whose last line is told beside the tables; those of `train` and `memory` carry what they were narrowed to in their names. */
+const told = ['products', 'ops', 'profile'];
 
 /** Runs the bench; returns the exit code. */
 export async function performance(options: PerformanceOptions): Promise<number> {
@@ -41,11 +41,12 @@ export function newestResults(folder: string): Results {
     return path === undefined ? undefined : (JSON.parse(readFileSync(path, 'utf8')) as T);
   };
   const [profiled, timed] = [read<KeptProfile>('profile'), read<KeptOps>('ops')];
-  const memories = [...newest.keys()].filter((name) => name.startsWith('memory-'));
+  const beginning = (word: string): readonly string[] => [...newest.keys()].filter((name) => name.split('-')[0] === word).toSorted();
+  const memories = beginning('memory');
   return {
     ...(profiled === undefined ? {} : { profile: profiled }),
     ...(timed === undefined ? {} : { ops: timed }),
     memory: memories.flatMap((name) => read<KeptMemory>(name) ?? []),
-    figures: [...told, ...memories].flatMap((name) => read<Kept>(name) ?? []),
+    figures: [...beginning('train'), ...told, ...memories].flatMap((name) => read<Kept>(name) ?? []),
   };
 }

@@ -194,7 +194,7 @@ export function judge(cells: readonly Cell[]): { readonly held: readonly string[
 }
 
 function conclude(cells: readonly Cell[], options: Omit<TrainOptions, 'preload'> & { readonly absent: string; readonly preload: string | null }): Report {
-  const { threads, rounds, recompute, preload, optims } = options;
+  const { threads, rounds, recompute, preload, optims, models } = options;
   const peers = (['stock', 'tuned'] as const).filter((peer) => cells.every((cell) => cell.peers[peer] !== undefined));
   const torch = peers.map((peer) => cells[0]?.peers[peer]?.[0]?.versions.torch)[0];
   const libraries = cells[0]?.ours[0]?.libraries;
@@ -215,7 +215,7 @@ function conclude(cells: readonly Cell[], options: Omit<TrainOptions, 'preload'>
   const own = cells.map(({ name, ours: [r] }) => [name, r!.arena_mib.toFixed(0), r!.weights_mib.toFixed(0), String(r!.launches), r!.js_us_per_launch.toFixed(1), r!.longest_block_ms.toFixed(0), r!.product_gflop_per_s.toFixed(0)]);
   const bars = held.length + missed.length + unreachable.length;
   return {
-    name: `train${recompute ? '-recomputed' : ''}${optims.join() === 'lomo' ? '' : `-${optims.join('-')}`}`,
+    name: ['train', ...(recompute ? ['recomputed'] : []), ...(optims.join() === 'lomo' ? [] : optims), ...(models.length === 1 ? models : [])].join('-'),
     lines: [
       `${peers.length > 0 ? `torch ${String(torch)}${preload === null ? '' : `, tuned with ${preload}`}; ` : ''}${String(libraries)}; ${threads} threads; ${rounds} ${rounds === 1 ? 'round' : 'rounds'}${peers.length > 0 ? ' in turn' : ''}, medians; MiB: peak of the process above its start`,
       table([head, ...rows]),

@@ -96,7 +96,7 @@ export class Execution {
     const stage = program.model.stages[s]!;
     const { observer } = program.device;
     observer?.entered?.({ phase: 'forward', name: stage.name, microBatch: m });
-    const kept = program.keeps(s) ? this.record(s, m, { ledger, category: 'saved' }) : this.count(stage, m, s);
+    const kept = program.keeps(s) ? this.record(s, m, { ledger, category: 'saved', again: false }) : this.count(stage, m, s);
     observer?.left?.();
     if (kept === null) throw new LomoError('StageError', `stage '${stage.name}' returned nothing, but is not the last`, { stage: stage.name });
     program.device.arena.assign(kept.block, 'boundary');
@@ -123,7 +123,7 @@ export class Execution {
   }
 
   /** Runs the stage under a tape that is kept in its slot; returns what leaves the stage, a handle of its own. */
-  private record(s: number, m: number, mode: { readonly ledger: Ledger; readonly category: Category }): Tensor | null {
+  private record(s: number, m: number, mode: { readonly ledger: Ledger; readonly category: Category; readonly again: boolean }): Tensor | null {
     const { program } = this;
     const arriving = this.boundaries[s]![m] ?? null;
     const tape = new Tape(program.device, arriving, (p) => {
@@ -131,12 +131,16 @@ export class Execution {
       mode.ledger.hold(p);
     });
     this.tapes[s]![m] = tape;
-    const out = program.device.under({ category: mode.category, recorder: tape }, () =>
-      program.device.own(() => {
-        const result = program.model.stages[s]!.forward(program.batch(m), arriving);
-        return { result, keep: result === null ? [] : [result] };
-      }),
-    );
+    const { device } = program;
+    const forward = (): Tensor | null =>
+      device.under({ category: mode.category, recorder: tape }, () =>
+        device.own(() => {
+          const result = program.model.stages[s]!.forward(program.batch(m), arriving);
+          return { result, keep: result === null ? [] : [result] };
+        }),
+      );
+    // What a stage returns a second time was read the first time.
+    const out = mode.again ? device.pruned(forward, () => tape.saved()) : forward();
     this.results[s]![m] = out === null ? null : out.share();
     return out;
   }
@@ -146,8 +150,9 @@ export class Execution {
     const { device } = program;
     const { name } = program.model.stages[s]!;
     if (this.tapes[s]![m] === null) {
-      device.observer?.entered?.({ phase: s === program.model.stages.length - 1 ? 'forward' : 'recompute', name, microBatch: m });
-      this.record(s, m, { ledger, category: 'recomputed' })?.dispose();
+      const again = s < program.model.stages.length - 1;
+      device.observer?.entered?.({ phase: again ? 'recompute' : 'forward', name, microBatch: m });
+      this.record(s, m, { ledger, category: 'recomputed', again })?.dispose();
       device.observer?.left?.();
     }
     const tape = this.tapes[s]![m]!;

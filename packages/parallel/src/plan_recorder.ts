@@ -27,10 +27,12 @@ export class Whereabouts implements LaunchObserver {
     this.operands = operands;
   }
 
-  launched(_op: Op, _launched: Launched, _attributes: Attributes): void {
+  prepared(): void {
     this.op = null;
     this.operands = null;
   }
+
+  launched(_op: Op, _launched: Launched, _attributes: Attributes): void {}
 
   entered({ phase, name, microBatch }: Part): void {
     this.outer.push(this.place);
@@ -88,7 +90,6 @@ export class TimelineRecorder extends Whereabouts {
   }
 
   override launched(op: Op, launched: Launched, attributes: Attributes): void {
-    super.launched(op, launched, attributes);
     const { ins, inouts, outs } = launched;
     this.add({ flops: op.flops(ins, attributes, inouts, outs), launches: 1, moved: movedBy(launched) });
   }

@@ -11,6 +11,12 @@ import { Trial } from './trial.ts';
 const ops = new Set([...tensorOps, ...optimOps].map(({ name }) => name));
 const options: TrialOptions = { optimizer: { rule: lomo, clip: { norm: 0.5 } }, count: 2, blocks: 2 };
 
+/** Most bytes live at any launch of a trace. */
+function highest({ counters }: ReturnType<typeof parseTrace>): number {
+  const total = (args: Readonly<Record<string, number>>): number => Object.values(args).reduce((a, b) => a + b, 0);
+  return Math.round(2 ** 20 * Math.max(...counters.filter(({ name }) => name === 'memory, MiB').map(({ args }) => total(args))));
+}
+
 test('every launch of a step is there, in its phase, with its shapes; spans nest; counters come back', async () => {
   const trial = new Trial(options);
   await trial.step(1);
@@ -47,10 +53,15 @@ test('every launch of a step is there, in its phase, with its shapes; spans nest
   }
 
   const memory = file.counters.filter(({ name }) => name === 'memory, MiB');
-  const total = ({ args }: { args: Readonly<Record<string, number>> }): number => Object.values(args).reduce((a, b) => a + b, 0);
   expect(memory).toHaveLength(launches);
   expect(Object.keys(memory[0]!.args)).toEqual([...categories]);
-  expect(Math.max(...memory.map(total)) * 2 ** 20).toBeCloseTo(trial.device.arena.peak, 3);
+  // Recomputed, the peak may be where a result nobody reads is laid out, and no launch notes that.
+  expect(highest(file)).toBeGreaterThan(0.9 * trial.device.arena.peak);
+  expect(highest(file)).toBeLessThanOrEqual(trial.device.arena.peak);
+  const kept = new Trial({ ...options, keeps: true });
+  const whole = new Trace(kept.device);
+  await whole.step(1, () => kept.step(1));
+  expect(highest(parseTrace(whole.json()))).toBeCloseTo(kept.device.arena.peak, 3);
   const depth = file.counters.filter(({ name }) => name === 'launches in the queue');
   expect(depth).toHaveLength(2 * launches);
   expect(depth.at(-1)!.args).toEqual({ launches: 0 });

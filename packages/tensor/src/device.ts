@@ -1,7 +1,7 @@
 // A device: a backend, one arena in one memory, and whoever records what runs. Ops run here, tensors live here.
-import type { Category } from './allocator.ts';
+import type { Block, Category } from './allocator.ts';
 import { Arena } from './allocator.ts';
-import type { Backend, Event, Kernel, Memory, Queue } from './backend.ts';
+import type { Backend, Event, Kernel, Memory, Operands, Queue } from './backend.ts';
 import { dtypes, isReal, typedArray, fromBf16, fromF16, toBf16, toF16 } from './dtype.ts';
 import type { DType, TypedArray } from './dtype.ts';
 import { LomoError } from './errors.ts';
@@ -23,7 +23,7 @@ export interface Part {
   readonly microBatch?: number;
 }
 
-/** One launch as observers hear of it; its tensors and its workspace are live. */
+/** One launch as observers hear of it. */
 export interface Launched {
   readonly ins: readonly Tensor[];
   readonly inouts: readonly Tensor[];
@@ -33,9 +33,11 @@ export interface Launched {
 
 /** Hears of every launch: plans count FLOPs and bytes, traces name what ran and within which part of the step. */
 export interface LaunchObserver {
-  /** A launch is about to be prepared: its results and its scratch are allocated from now until `launched`. */
+  /** A launch is about to be prepared: its results and its scratch are allocated from now until `prepared`. */
   launching?(op: Op, operands: Pick<Launched, 'ins' | 'inouts'>): void;
-  /** It has been enqueued. */
+  /** Its tensors and its workspace are live. Within a pruned stretch it is enqueued at its end, or never. */
+  prepared?(op: Op, tensors: Omit<Launched, 'event'>): void;
+  /** It has been enqueued; `outs` is the array that `prepared` was given. */
   launched(op: Op, launched: Launched, attributes: Attributes): void;
   /** A copy between tensors has been enqueued. */
   copied?(to: Tensor, from: Tensor): void;
@@ -51,6 +53,10 @@ export function observedBy(first: LaunchObserver | null, second: LaunchObserver)
     launching: (op, operands) => {
       first.launching?.(op, operands);
       second.launching?.(op, operands);
+    },
+    prepared: (op, tensors) => {
+      first.prepared?.(op, tensors);
+      second.prepared?.(op, tensors);
     },
     launched: (op, launched, attributes) => {
       first.launched(op, launched, attributes);
@@ -85,6 +91,18 @@ export interface Launch {
   readonly outs?: readonly Tensor[];
 }
 
+/** A launch that waits until it is known whether anybody reads its results. */
+interface Postponed {
+  readonly op: Op;
+  readonly kernel: Kernel;
+  readonly operands: Operands;
+  readonly values: readonly number[];
+  readonly tensors: Omit<Launched, 'event'>;
+  readonly attributes: Attributes;
+  /** It writes into what was there before: it runs whoever reads it. */
+  readonly writes: boolean;
+}
+
 const mebibyte = 2 ** 20;
 
 export class Device {
@@ -98,6 +116,7 @@ export class Device {
   category: Category = 'workspace';
   private readonly kernels = new Map<string, Map<number, Kernel>>();
   private scopes: Tensor[][] = [];
+  private postponed: Postponed[] | null = null;
   private launches = 0;
 
   constructor(backend: Backend, options: DeviceOptions) {
@@ -201,11 +220,55 @@ export class Device {
     const operands = { ins, inouts, outs, workspace: null };
     const scratch = this.backend.workspace(kernel, operands, values);
     const workspace = scratch > 0 ? this.allocate({ shape: [scratch], dtype: 'u8' }, 'workspace', 'scratch') : null;
-    const event = this.backend.launch(kernel, workspace === null ? operands : { ins, inouts, outs, workspace }, values, 'compute');
-    this.launches++;
-    this.observer?.launched(op as unknown as Op, { ins, inouts, outs, event }, attributes);
+    const ready: Postponed = {
+      op: op as unknown as Op,
+      kernel,
+      operands: workspace === null ? operands : { ins, inouts, outs, workspace },
+      values,
+      tensors: { ins, inouts, outs },
+      attributes,
+      writes: inouts.length > 0 || launch.outs !== undefined,
+    };
+    this.observer?.prepared?.(ready.op, ready.tensors);
+    if (this.postponed === null) this.launch(ready);
+    else this.postponed.push(ready);
     workspace?.dispose();
     return outs;
+  }
+
+  /**
+   * Runs `body`, and of the launches it asked for only those that `read` of its result needs, directly or through others, in their order.
+   * Memory is laid out as if all of them ran. A recomputed stage so leaves out what only its result depends on.
+   */
+  pruned<T>(body: () => T, read: (result: T) => Iterable<Tensor>): T {
+    if (this.postponed !== null) throw new LomoError('DeviceError', 'pruned launches do not nest');
+    const postponed: Postponed[] = (this.postponed = []);
+    try {
+      const result = body();
+      this.postponed = null;
+      const needed = new Set<Block>();
+      for (const tensor of read(result)) needed.add(tensor.block);
+      const kept = postponed.toReversed().filter(({ tensors: { ins, inouts, outs }, writes }) => {
+        if (!writes && !outs.some(({ block }) => needed.has(block))) return false;
+        for (const { block } of [...ins, ...inouts]) needed.add(block);
+        return true;
+      });
+      for (const ready of kept.toReversed()) this.launch(ready);
+      return result;
+    } finally {
+      this.postponed = null;
+    }
+  }
+
+  private launch({ op, kernel, operands, values, tensors, attributes }: Postponed): void {
+    const event = this.backend.launch(kernel, operands, values, 'compute');
+    this.launches++;
+    this.observer?.launched(op, { ...tensors, event }, attributes);
+  }
+
+  /** What moves bytes without an op comes after the launches asked for so far. */
+  private catchUp(): void {
+    for (const ready of this.postponed?.splice(0) ?? []) this.launch(ready);
   }
 
   /** Enqueues a copy of equal bytes. */
@@ -213,6 +276,7 @@ export class Device {
     if (to.bytes !== from.bytes || to.dtype !== from.dtype) {
       throw new LomoError('ShapeError', `copy: ${String(from)} does not fit ${String(to)}`);
     }
+    this.catchUp();
     const event = this.backend.copy(to, from, queue);
     this.observer?.copied?.(to, from);
     return event;
@@ -221,17 +285,20 @@ export class Device {
   /** Writes raw elements (bf16 and f16 as their 16 bits). */
   write(to: Tensor, from: ArrayBufferView): void {
     if (from.byteLength !== to.bytes) throw new LomoError('ShapeError', `write: ${from.byteLength} bytes do not fit ${String(to)}`);
+    this.catchUp();
     this.backend.write(to, from);
   }
 
   /** Writes numbers, rounded to the tensor's dtype. */
   writeNumbers(to: Tensor, from: ArrayLike<number>): void {
     if (from.length !== numel(to.shape)) throw new LomoError('ShapeError', `write: ${from.length} numbers do not fit ${String(to)}`);
+    this.catchUp();
     this.backend.write(to, encode(to.dtype, from));
   }
 
   /** Raw elements after all work enqueued so far. */
   async read(from: Tensor): Promise<TypedArray> {
+    this.catchUp();
     return typedArray(from.dtype, await this.backend.read(from));
   }
 

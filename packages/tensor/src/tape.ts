@@ -67,6 +67,11 @@ export class Tape implements Recorder {
     });
   }
 
+  /** What the walk will read, parameters aside. */
+  *saved(): Iterable<Tensor> {
+    for (const call of this.calls) yield* call.saved;
+  }
+
   /**
    * Walks back from `dy`, the gradient of `result` (null: the stage made the loss), and takes `dy` over; of `result` only its identity is
    * used. Returns the gradient of `arriving`, owned by the caller.

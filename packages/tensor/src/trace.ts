@@ -52,6 +52,8 @@ class StepListener implements LaunchObserver {
   readonly parts: OpenPart[] = [];
   private open: OpenPart | null = null;
   private begun = 0;
+  /** Of launches that were prepared, by their outs. */
+  private readonly ready = new WeakMap<readonly unknown[], Pick<LaunchNote, 'start' | 'end' | 'live'>>();
 
   constructor(private readonly device: Device) {}
 
@@ -59,11 +61,13 @@ class StepListener implements LaunchObserver {
     this.begun = performance.now();
   }
 
-  launched(op: Op, { ins, inouts, outs, event }: Launched): void {
-    const end = performance.now();
+  prepared(_op: Op, { outs }: Pick<Launched, 'outs'>): void {
     const { usage } = this.device.arena;
-    const live = categories.map((c) => usage[c].live);
-    this.launches.push({ op: op.name, operands: { ins, inouts, outs }, ticket: event.ticket, part: this.open, start: this.begun, end, live });
+    this.ready.set(outs, { start: this.begun, end: performance.now(), live: categories.map((c) => usage[c].live) });
+  }
+
+  launched(op: Op, { ins, inouts, outs, event }: Launched): void {
+    this.launches.push({ op: op.name, operands: { ins, inouts, outs }, ticket: event.ticket, part: this.open, ...this.ready.get(outs)! });
   }
 
   entered(part: Part): void {

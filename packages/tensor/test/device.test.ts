@@ -1,6 +1,6 @@
 // Devices: who owns what an op makes, what a missing kernel says, and that a run without data lays memory out as the run with data does.
 import { afterEach, describe, expect, test } from 'vitest';
-import { add, addOp, attention, cast, defineOp, Device, DryBackend, embedding, erase, Ledger, linear, LomoError, ReferenceBackend, rmsNorm, scale, siluMul, Tape, tensorOps } from '../src/index.ts';
+import { add, addInto, addOp, attention, cast, defineOp, Device, DryBackend, embedding, erase, fill, Ledger, linear, LomoError, ReferenceBackend, rmsNorm, scale, siluMul, Tape, tensorOps } from '../src/index.ts';
 import type { Allocation, Backend, Op, Tensor } from '../src/index.ts';
 import { ByteBackend } from './bytes.ts';
 
@@ -20,6 +20,66 @@ const caught = (body: () => unknown): LomoError => {
   }
   throw new Error('nothing was thrown');
 };
+
+describe('pruned launches', () => {
+  const counted = <T>(body: () => T): { readonly result: T; readonly ops: readonly string[] } => {
+    const ops: string[] = [];
+    device.observer = { launched: ({ name }) => void ops.push(name) };
+    try {
+      return { result: body(), ops };
+    } finally {
+      device.observer = null;
+    }
+  };
+
+  test('run what is read, directly or through others, in their order, and lay out memory as if all ran', async () => {
+    using x = zeros([4]);
+    device.writeNumbers(x, [1, 2, 3, 4]);
+    const offsets: number[] = [];
+    device.arena.observer = { allocated: ({ offset }) => void offsets.push(offset) };
+    const body = () => device.own(() => {
+      const doubled = scale(x, 2);
+      const read = add(doubled, x);
+      const unread = add(read, scale(read, 5));
+      return { result: [read, unread] as const, keep: [read, unread] };
+    });
+    const { result: all, ops: allOps } = counted(body);
+    for (const tensor of all) tensor.dispose();
+    const { result, ops } = counted(() => device.pruned(body, ([read]) => [read]));
+    device.arena.observer = null;
+    expect(allOps).toEqual(['scale', 'add', 'scale', 'add']);
+    expect(ops).toEqual(['scale', 'add']);
+    expect([...(await device.readNumbers(result[0]))]).toEqual([3, 6, 9, 12]);
+    expect(offsets.slice(offsets.length / 2)).toEqual(offsets.slice(0, offsets.length / 2));
+    for (const tensor of result) tensor.dispose();
+  });
+
+  test('in-place ops always run, and so does what came before bytes move', async () => {
+    using x = zeros([4]);
+    using y = zeros([4]);
+    device.writeNumbers(x, [1, 2, 3, 4]);
+    const { ops } = counted(() =>
+      device.pruned(
+        () => device.scope(() => {
+          addInto(y, scale(x, 3));
+          fill(y, 0);
+          scale(x, 7);
+          device.copy(y, scale(x, 2));
+          scale(x, 9);
+        }),
+        () => [],
+      ),
+    );
+    expect(ops).toEqual(['scale', 'add_into', 'fill', 'scale', 'scale']);
+    expect([...(await device.readNumbers(y))]).toEqual([2, 4, 6, 8]);
+  });
+
+  test('nothing stays postponed after an error, and they do not nest', () => {
+    using x = zeros([4]);
+    expect(() => device.pruned(() => device.scope(() => void (scale(x, 2), device.pruned(() => {}, () => []))), () => [])).toThrow('do not nest');
+    expect(counted(() => device.scope(() => void scale(x, 2))).ops).toEqual(['scale']);
+  });
+});
 
 describe('scopes', () => {
   test('give back what was made inside, except what they return', () => {
