@@ -106,7 +106,7 @@ export async function curveOf({ settings, evaluateAt, completions, inF32 }: Curv
 /** The held-out loss of the session's weights, saved and opened again with f32 weights and activations: a 16-bit weight is an f32 exactly. */
 async function lossInF32(session: Session): Promise<number | null> {
   if (session.held === null) return null;
-  const folder = await session.save();
+  const { path: folder } = await session.save();
   const { tokens, maxSegments } = { tokens: session.config.per_device_train_batch_size * session.config.max_seq_length, maxSegments: session.config.per_device_train_batch_size };
   const capacity = Math.ceil(tokens / 64) * 64;
   const steps = session.held.evalSteps({ capacity, microBatches: 1, packing: session.config.packing });

@@ -5,11 +5,11 @@ import { LomoError } from '@lomo/tensor';
 import { configSaying } from './config/saved.ts';
 import { configLimit, configName } from './family.ts';
 import type { Files } from './files.ts';
-import { nodeFiles, readFully, readWhole, writeFully, writeWhole } from './files.ts';
+import { ensureFolder, nodeFiles, readFully, readWhole, writeFully, writeWhole } from './files.ts';
 import type { LanguageModel } from './languageModel.ts';
 import type { RealDiskType } from './safetensors/diskType.ts';
 import { diskTypeOf } from './safetensors/diskType.ts';
-import type { WrittenFile } from './safetensors/write.ts';
+import type { TensorSource, WrittenFile } from './safetensors/write.ts';
 import { writeShards } from './safetensors/write.ts';
 import { isWeights, sidecarsOf } from './sidecars.ts';
 import { modelSources } from './weights.ts';
@@ -23,10 +23,15 @@ export interface SaveModelOptions {
   readonly shardBytes?: number;
 }
 
+export interface WriteModelOptions extends SaveModelOptions {
+  /** The weights, if not the ones that the model has now: a copy of earlier ones, in the types of `modelSources`. */
+  readonly sources?: readonly TensorSource[];
+}
+
 /** Writes the model into an existing folder, config.json naming the type that its weights then have, and makes it durable; returns every file with its SHA-256. Replaces files of equal name in place. */
-export async function writeModel(model: LanguageModel, folder: string, options: SaveModelOptions = {}): Promise<readonly WrittenFile[]> {
+export async function writeModel(model: LanguageModel, folder: string, options: WriteModelOptions = {}): Promise<readonly WrittenFile[]> {
   const files = options.files ?? nodeFiles;
-  const sources = modelSources(model, options.dtype);
+  const sources = options.sources ?? modelSources(model, options.dtype);
   const dtype = options.dtype ?? diskTypeOf(model.parameters[0]!.dtype);
   const written: WrittenFile[] = [];
   if (options.from === undefined) {
@@ -45,9 +50,9 @@ export async function writeModel(model: LanguageModel, folder: string, options: 
 }
 
 /**
- * Writes the model to `folder`, which afterwards is the new model or, after a failed call, a whole one: everything is written to
+ * Writes the model to `folder`, which afterwards is the new model, durably, or, after a failed call, a whole one: everything is written to
  * `<folder>.partial` first and renamed. The folder may be `options.from` itself; any other folder must be absent or empty
- * ('FolderNotEmpty'). A kill between the two renames of a replacement leaves the old model in `<folder>.previous`.
+ * ('FolderNotEmpty'). A crash between the two renames of a replacement leaves the old model in `<folder>.previous`.
  */
 export async function saveModel(model: LanguageModel, folder: string, options: SaveModelOptions = {}): Promise<readonly WrittenFile[]> {
   const files = options.files ?? nodeFiles;
@@ -60,6 +65,7 @@ export async function saveModel(model: LanguageModel, folder: string, options: S
     throw new LomoError('LeftoverFolder', `${previousOf(target)} is left from an interrupted save; move what you need out of it, then remove it`, { path: previousOf(target) });
   }
   const partial = `${target}.partial`;
+  await ensureFolder(files, dirname(target));
   await files.remove(partial);
   await files.makeFolder(partial);
   try {
@@ -67,7 +73,9 @@ export async function saveModel(model: LanguageModel, folder: string, options: S
     await swap(files, { target, partial, exists: facts !== null });
     const replaced = new Set(written.map((w) => w.name));
     const previous = previousOf(target);
-    for (const name of kept) if (!replaced.has(name) && !isWeights(name)) await files.rename(join(previous, name), join(target, name));
+    const moved = kept.filter((name) => !replaced.has(name) && !isWeights(name));
+    for (const name of moved) await files.rename(join(previous, name), join(target, name));
+    if (moved.length > 0) await files.syncFolder(target);
     await files.syncFolder(dirname(target));
     await files.remove(previous);
     return written;
@@ -87,6 +95,8 @@ async function swap(files: Files, paths: { readonly target: string; readonly par
   const { target, partial, exists } = paths;
   if (exists) await files.rename(target, previousOf(target));
   try {
+    // Else a power loss could keep the second rename alone, and the old model would have no name.
+    if (exists) await files.syncFolder(dirname(target));
     await files.rename(partial, target);
   } catch (error) {
     if (exists) await files.rename(previousOf(target), target);

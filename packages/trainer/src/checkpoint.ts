@@ -1,26 +1,18 @@
 // Checkpoints: each is the model as a Hugging Face folder, plus trainer_state.json and the optimizer's state. Written beside, made durable, renamed.
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
-import type { LanguageModel } from '@lomo/models';
-import { nodeFiles, readFully, readWhole, SafetensorsFile, defaultLimits, writeModel, writeSafetensors, writeWhole, loadWeights } from '@lomo/models';
-import type { Files, TensorSource } from '@lomo/models';
-import type { Optimizer } from '@lomo/optim';
-import type { Device, Tensor } from '@lomo/tensor';
-import { LomoError, numel, sizeOf } from '@lomo/tensor';
+import type { Files } from '@lomo/models';
+import { defaultLimits, ensureFolder, loadWeights, nodeFiles, readFully, readWhole, SafetensorsFile, writeModel, writeSafetensors, writeWhole } from '@lomo/models';
+import { LomoError } from '@lomo/tensor';
+import { checkpointName, partialOf, replacedOf, rotate, tidy } from './checkpoint_folders.ts';
+import type { Contents, Training } from './contents.ts';
+import { contentsOf, pieces } from './contents.ts';
 import type { TrainerState } from './state.ts';
-import { parseState, stateName } from './state.ts';
+import { parseState, stateBytes, stateName } from './state.ts';
 
 const optimizerName = 'optimizer.safetensors';
-const folderPattern = /^step-(\d+)$/;
-/** Bytes of one slice between device and file. */
+/** Bytes of one slice between file and device. */
 const slice = 2 ** 24;
-
-/** What a checkpoint holds. */
-export interface Training {
-  readonly device: Device;
-  readonly model: LanguageModel;
-  readonly optimizer: Optimizer;
-}
 
 export interface SaveOptions {
   /** The folder that config.json, tokenizer and other small files are copied from. */
@@ -28,49 +20,68 @@ export interface SaveOptions {
   readonly files?: Files;
   /** Newest checkpoints kept; the best one is kept beside them. */
   readonly keep: number;
-  /** Step of the best checkpoint so far, if there is one. */
-  readonly best: number | null;
+  readonly state: Omit<TrainerState, 'files' | 'sizes'>;
+  /** What is written, if not what the device holds now: a snapshot of it. */
+  readonly contents?: Contents;
 }
 
-/** Name of the checkpoint folder of a step. */
-export function checkpointName(step: number): string {
-  return `step-${String(step).padStart(6, '0')}`;
+/** A checkpoint that is durable. */
+export interface SavedCheckpoint {
+  readonly path: string;
+  /** Of all its files. */
+  readonly bytes: number;
+  /** Why older checkpoints or leftovers could not be removed; null where they were. The next save tries again. */
+  readonly notRemoved: LomoError | null;
 }
 
 /**
- * Saves into `<root>/step-N` and returns its path. Whatever happens, a folder of that name is complete and durable or not there; older
- * checkpoints are removed only after it is.
+ * Saves into `<root>/step-N`. When it returns, the checkpoint survives a power loss. Whatever happens before, every checkpoint that was
+ * there still is, the one of the same step included; older ones are removed only afterwards.
  */
-export async function saveCheckpoint(training: Training, root: string, options: SaveOptions & { readonly state: Omit<TrainerState, 'files'> }): Promise<string> {
-  const files = options.files ?? nodeFiles;
-  const name = checkpointName(options.state.step);
-  const partial = join(root, `${name}.partial`);
-  const target = join(root, name);
-  await files.makeFolder(root);
-  await files.remove(partial);
+export async function saveCheckpoint(training: Training, root: string, options: SaveOptions): Promise<SavedCheckpoint> {
+  const { files = nodeFiles, from, keep } = options;
+  const target = join(root, checkpointName(options.state.step));
+  const partial = partialOf(target);
+  await ensureFolder(files, root);
+  const left = await tidy(root, files);
+  if (left !== null) await files.remove(partial);
   await files.makeFolder(partial);
-  const written = [...(await writeModel(training.model, partial, { from: options.from, files }))].filter((file) => file.name !== stateName);
-  const sources = stateSources(training.device, training.optimizer);
-  if (sources.length > 0) written.push(await writeSafetensors(join(partial, optimizerName), sources, { files }));
-  const state: TrainerState = { ...options.state, files: Object.fromEntries(written.map((file) => [file.name, file.sha256])) };
-  await writeWhole(files, join(partial, stateName), new TextEncoder().encode(`${JSON.stringify(state, null, 2)}\n`));
-  await files.syncFolder(partial);
-  await files.remove(target);
-  await files.rename(partial, target);
-  await files.syncFolder(root);
-  await rotate(root, { files, keep: options.keep, best: options.best, newest: options.state.step });
-  return target;
+  try {
+    const { weights, optimizer } = options.contents ?? contentsOf(training);
+    // A model that was itself a checkpoint brings the state of another run.
+    const written = (await writeModel(training.model, partial, { from, files, sources: weights })).filter((file) => file.name !== stateName);
+    if (optimizer.length > 0) written.push(await writeSafetensors(join(partial, optimizerName), optimizer, { files }));
+    const state: TrainerState = {
+      ...options.state,
+      files: Object.fromEntries(written.map((file) => [file.name, file.sha256])),
+      sizes: Object.fromEntries(written.map((file) => [file.name, file.bytes])),
+    };
+    const manifest = stateBytes(state);
+    await writeWhole(files, join(partial, stateName), manifest);
+    await files.syncFolder(partial);
+    await publish(files, { root, partial, target });
+    const notRemoved = await rotate(root, { files, keep, newest: state });
+    return { path: target, bytes: written.reduce((n, file) => n + file.bytes, manifest.byteLength), notRemoved: notRemoved ?? left };
+  } catch (error) {
+    // Best effort, so that a full disk has its room back; what stays is removed by the next save.
+    await files.remove(partial).catch(() => {});
+    throw error;
+  }
 }
 
-/** Checkpoints of a run's folder, newest first. Half-written ones do not count. */
-export async function listCheckpoints(root: string, files: Files = nodeFiles): Promise<readonly { readonly step: number; readonly path: string }[]> {
-  if ((await files.facts(root)) === null) return [];
-  return (await files.list(root))
-    .flatMap((name) => {
-      const step = folderPattern.exec(name)?.[1];
-      return step === undefined ? [] : [{ step: Number(step), path: join(root, name) }];
-    })
-    .toSorted((a, b) => b.step - a.step);
+/** Gives a finished folder its name, durably. An older checkpoint of that name keeps another one until then. */
+async function publish(files: Files, { root, partial, target }: { readonly root: string; readonly partial: string; readonly target: string }): Promise<void> {
+  const exists = (await files.facts(target)) !== null;
+  if (exists) await files.rename(target, replacedOf(target));
+  try {
+    // Else a power loss could keep the second rename alone, and the older checkpoint would have no name.
+    if (exists) await files.syncFolder(root);
+    await files.rename(partial, target);
+  } catch (error) {
+    if (exists) await files.rename(replacedOf(target), target).catch(() => {});
+    throw error;
+  }
+  await files.syncFolder(root);
 }
 
 /** The state of a checkpoint folder. Throws CorruptState. */
@@ -93,34 +104,6 @@ export async function restoreCheckpoint(training: Training, folder: string, file
   return state;
 }
 
-/** Checkpoints beyond `newest` were left by another run: they are not this one's to remove, and do not make its own older. */
-async function rotate(root: string, options: { readonly files: Files; readonly keep: number; readonly best: number | null; readonly newest: number }): Promise<void> {
-  const all = (await listCheckpoints(root, options.files)).filter(({ step }) => step <= options.newest);
-  for (const { step, path } of all.slice(options.keep)) if (step !== options.best) await options.files.remove(path);
-  for (const name of await options.files.list(root)) if (name.endsWith('.partial')) await options.files.remove(join(root, name));
-}
-
-function stateSources(device: Device, optimizer: Optimizer): TensorSource[] {
-  return [...optimizer.state()].map(({ path, name, tensor }) => ({
-    name: `${path}.${name}`,
-    shape: tensor.shape,
-    dtype: 'F32' as const,
-    async *slices() {
-      for (const part of parts(tensor)) {
-        const values = await device.read(part);
-        yield new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-      }
-    },
-  }));
-}
-
-/** A tensor as flat pieces of at most `slice` bytes, in order. */
-function* parts(tensor: Tensor): Generator<Tensor> {
-  const flat = tensor.reshape([numel(tensor.shape)]);
-  const count = slice / sizeOf(tensor.dtype);
-  for (let at = 0; at < flat.shape[0]!; at += count) yield flat.rows(at, Math.min(flat.shape[0]!, at + count));
-}
-
 async function restoreOptimizer({ device, optimizer }: Training, path: string, files: Files): Promise<void> {
   const tensors = [...optimizer.state()];
   if (tensors.length === 0) return;
@@ -135,8 +118,8 @@ async function restoreOptimizer({ device, optimizer }: Training, path: string, f
       if (entry === undefined || entry.shape.join() !== tensor.shape.join()) {
         throw new LomoError('MissingState', `${path}: no ${key} of [${tensor.shape.join(', ')}]; the run was saved by another optimizer than ${optimizer.rule.name}`, { path });
       }
-      const pieces = parts(tensor);
-      for await (const bytes of file.slices(key, slice)) device.write(pieces.next().value as Tensor, bytes);
+      const parts = pieces(tensor, slice);
+      for await (const bytes of file.slices(key, slice)) device.write(parts.next().value!, bytes);
     }
   } finally {
     await file.close();

@@ -2,39 +2,40 @@
 import type { Session } from './session.ts';
 import type { TrainEvent } from './loop.ts';
 import { train } from './loop.ts';
+import type { SaveEvent } from './saves.ts';
+import { Saves } from './saves.ts';
 
-export type FitEvent =
-  | TrainEvent
-  | { readonly kind: 'evaluated'; readonly step: number; readonly loss: number; readonly best: boolean }
-  | { readonly kind: 'saved'; readonly step: number; readonly path: string; readonly milliseconds: number };
+export type FitEvent = TrainEvent | { readonly kind: 'evaluated'; readonly step: number; readonly loss: number; readonly best: boolean } | SaveEvent;
 
-/** A checkpoint is never taken more often than this many times its own cost, unless `save_steps` says so. */
-const saveShare = 20;
-
-/** Trains to the end or to an abort, and saves the state it ends in. Throws what the loop throws. */
+/**
+ * Trains to the end or to an abort, and saves the state it ends in. Throws what the loop throws, and what fails a save; a full disk may fail
+ * two in a row, but not the last. However it ends, no save is under way then.
+ */
 export async function* fit(session: Session, options: { readonly signal?: AbortSignal } = {}): AsyncGenerator<FitEvent, void> {
-  const { config } = session;
-  let savedStep = session.done;
-  let savedAt = performance.now();
-  let pause = config.save_minutes * 60_000;
-  const save = async (): Promise<FitEvent> => {
-    const start = performance.now();
-    const path = await session.save();
-    savedStep = session.done;
-    savedAt = performance.now();
-    pause = Math.max(pause, saveShare * (savedAt - start));
-    return { kind: 'saved', step: session.done, path, milliseconds: savedAt - start };
+  const saves = new Saves(session);
+  const evaluation = async function* (): AsyncGenerator<FitEvent, void> {
+    if (!session.evaluationDue) return;
+    const loss = await session.evaluate(options.signal);
+    if (loss !== null) yield { kind: 'evaluated', step: session.done, loss, best: session.noteEvaluation(loss) };
   };
-  for await (const event of train(session, options)) {
-    if (event.kind === 'step') session.trainedTokens += event.trained;
-    yield event;
-    if (event.kind !== 'step') continue;
-    if (config.eval_steps !== undefined && (event.step % config.eval_steps === 0 || event.step === session.steps)) {
-      const loss = await session.evaluate(options.signal);
-      if (loss !== null) yield { kind: 'evaluated', step: event.step, loss, best: session.noteEvaluation(loss) };
+  let failed = false;
+  try {
+    yield* evaluation();
+    for await (const event of train(session, options)) {
+      if (event.kind === 'step') session.trainedTokens += event.trained;
+      yield event;
+      yield* saves.landed();
+      if (event.kind !== 'step') continue;
+      yield* evaluation();
+      // The last one is not written from a copy: nothing goes on meanwhile.
+      const isLast = session.done >= session.steps || options.signal?.aborted === true;
+      if (!isLast && saves.due(event.step)) yield* saves.begin();
     }
-    const due = config.save_steps === undefined ? performance.now() - savedAt >= pause : event.step % config.save_steps === 0;
-    if (due) yield await save();
+    yield* saves.last();
+  } catch (error) {
+    failed = true;
+    throw error;
+  } finally {
+    await saves.idle({ throws: !failed });
   }
-  if (session.done > savedStep) yield await save();
 }

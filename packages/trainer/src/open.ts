@@ -1,7 +1,7 @@
 // Opens a run: data tokenized, memory planned and reserved, weights in place.
 import { openTokenizer } from '@lomo/data';
 import type { Files, ModelFamily } from '@lomo/models';
-import { builtInFamilies, familyOf, nodeFiles, readConfig } from '@lomo/models';
+import { builtInFamilies, familyOf, missingFolders, nodeFiles, readConfig, removeEmpty } from '@lomo/models';
 import { adalomo, adamw, lomo, sgd } from '@lomo/optim';
 import type { Rule } from '@lomo/optim';
 import { underPlan } from '@lomo/parallel';
@@ -13,8 +13,10 @@ import type { Rates } from './choice.ts';
 import { assertFits, candidatesOf, explain, pick } from './choice.ts';
 import type { RunConfig } from './config.ts';
 import { suggestion } from './config.ts';
+import { contentBytes, contentsOf, copyFits } from './contents.ts';
 import { openRunData } from './data.ts';
 import { LossScale } from './loss_scale.ts';
+import { bytes } from './quantity.ts';
 import type { Choice } from './session.ts';
 import { freshTokens, rootOf, Session } from './session.ts';
 import { SpillFile } from './spill_file.ts';
@@ -27,6 +29,8 @@ export interface SessionInput {
   readonly backend: Backend;
   /** Bytes this run may take; decides whether tapes are kept and where gradients are put aside. */
   readonly memory: number;
+  /** The same as it stands at any time, asked before memory outside the plan is taken: for the copy that a checkpoint is written from. */
+  readonly freeMemory?: () => number;
   /** What estimates of time are made from; assumed ones unless given. */
   readonly rates?: Rates;
   /** Beside the built-in ones, from plugins. */
@@ -37,7 +41,7 @@ export interface SessionInput {
   /** Hears what is being done, for a screen. */
   readonly onPhase?: (text: string) => void;
   readonly signal?: AbortSignal;
-  /** The file layer checkpoints are written through; node's unless given. */
+  /** The file layer that weights and checkpoints go through; node's unless given. */
   readonly files?: Files;
 }
 
@@ -46,17 +50,18 @@ export async function openSession(input: SessionInput): Promise<Session> {
   const { config, backend, signal } = input;
   const phase = input.onPhase ?? (() => {});
   const folder = config.model_name_or_path;
-  const json = await readConfig(folder);
+  const { files = nodeFiles } = input;
+  const json = await readConfig(folder, files);
   const families = [...(input.families ?? []), ...builtInFamilies];
   const model = familyOf(json, families).parseConfig(json);
   phase('tokenizing');
   const tokenizer = await openTokenizer(folder);
   let spill: SpillFile | null = null;
   let device: Device | null = null;
+  let missing: readonly string[] = [];
   try {
     const data = await openRunData(config, { tokenizer, vocabSize: model.vocabSize, ...(signal === undefined ? {} : { signal }) });
     const { train, held } = data;
-    signal?.throwIfAborted();
     phase('planning');
     const rule = ruleOf(config, [...(input.rules ?? []), ...builtInRules]);
     const blueprint: Omit<Blueprint, 'keeps' | 'by'> = {
@@ -68,26 +73,47 @@ export async function openSession(input: SessionInput): Promise<Session> {
       generates: { prompt: config.max_seq_length, fresh: freshTokens },
       evaluates: held !== null,
     };
-    const { memory, rates, files = nodeFiles } = input;
+    const { memory, rates } = input;
     const candidates = await candidatesOf(backend, blueprint, rates);
     const chosen = pick(candidates, memory);
     assertFits(chosen, memory);
-    signal?.throwIfAborted();
     const { plan, keeps, by } = chosen;
     const choices = explain(config, candidates, { chosen, memory, ...(rates === undefined ? {} : { rates }) });
-    if (by === 'file') spill = await SpillFile.open(config.spill_dir ?? rootOf(config), { files, bytes: plan.spilled });
+    const spilled = by === 'file' ? { folder: config.spill_dir ?? rootOf(config), bytes: plan.spilled } : null;
+    if (spilled !== null) {
+      missing = await missingFolders(files, spilled.folder);
+      spill = await SpillFile.open(spilled.folder, { files, bytes: spilled.bytes });
+    }
     const reserved = (device = new Device(backend, { bytes: plan.extent }));
     const assembly = await underPlan(reserved, plan, { name: 'setup', body: () => assemble(reserved, { ...blueprint, keeps, by }, spill) });
-    const session = new Session({ config, assembly, plan, choices: [...data.choices, ...choices, ...programChoices(assembly), ...scaleChoice(config)], tokenizer, train, held, heldSteps: data.heldSteps, schedule: data.steps, machine: input.machine ?? {}, files, spill });
+    const saving = savingChoice(config, { bytes: contentBytes(contentsOf(assembly)), spare: memory - plan.extent });
+    const session = new Session({
+      config, assembly, plan, tokenizer, train, held, files, spill, spilled, heldSteps: data.heldSteps, schedule: data.steps, machine: input.machine ?? {},
+      choices: [...data.choices, ...choices, ...programChoices(assembly), ...scaleChoice(config), saving],
+      copies: saving.value === 'copy',
+      freeMemory: input.freeMemory ?? null,
+    });
     phase('loading weights');
-    await session.begin(signal === undefined ? {} : { signal });
+    await session.begin();
     return session;
   } catch (error) {
     device?.free();
     await spill?.[Symbol.asyncDispose]();
+    // What is at hand matters more than a folder that stays.
+    await removeEmpty(files, missing).catch(() => {});
     await tokenizer.close();
     throw error;
   }
+}
+
+/** Whether checkpoints are written from a copy, which the memory that the plan leaves must hold. */
+function savingChoice(config: RunConfig, { bytes: needed, spare }: { readonly bytes: number; readonly spare: number }): Choice & { readonly value: 'copy' | 'weights' } {
+  const wish = config.save_from;
+  const fits = copyFits(needed, spare);
+  const room = `a copy takes ${bytes(needed)}, the plan leaves ${bytes(Math.max(0, spare))}`;
+  const value = wish === 'auto' ? (fits ? 'copy' : 'weights') : wish;
+  const then = value === 'copy' ? 'training goes on while it is written' : 'training waits while they are written';
+  return { name: 'saving from', value, reason: `${wish === 'auto' ? '' : 'as the run asks; '}${then} (${room})` };
 }
 
 function programChoices({ program }: Assembly): Choice[] {

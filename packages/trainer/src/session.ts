@@ -1,20 +1,25 @@
 // A run that is open: what the loop needs, what a screen shows, what a checkpoint saves.
 import { createHash } from 'node:crypto';
-import { join } from 'node:path';
 import type { Dataset, Steps, Tokenizer } from '@lomo/data';
 import type { Files } from '@lomo/models';
-import { initialise, loadWeights, nodeFiles, observeFiles, writeWhole } from '@lomo/models';
+import { initialise, loadWeights, observeFiles } from '@lomo/models';
 import { schedule } from '@lomo/optim';
 import type { MemoryPlan } from '@lomo/parallel';
 import { fill, LomoError } from '@lomo/tensor';
 import type { Assembly } from './assemble.ts';
-import { listCheckpoints, readState, restoreCheckpoint, saveCheckpoint } from './checkpoint.ts';
+import type { SavedCheckpoint } from './checkpoint.ts';
+import { readState, restoreCheckpoint, saveCheckpoint } from './checkpoint.ts';
+import type { DamagedCheckpoint } from './checkpoint_folders.ts';
+import { surveyCheckpoints, tidy } from './checkpoint_folders.ts';
 import type { RunConfig } from './config.ts';
 import { learningRateOf } from './config.ts';
+import type { Contents } from './contents.ts';
+import { contentBytes, contentsOf, copyFits, Snapshot } from './contents.ts';
 import type { Course, StepBatches } from './loop.ts';
 import { LossScale } from './loss_scale.ts';
 import { PlannedProgram } from './planned.ts';
 import { tornWeights } from './rejection.ts';
+import { probeFolder } from './probe.ts';
 import type { TrainerState } from './state.ts';
 import { machineDifferences, settingDifferences } from './state.ts';
 import type { Completion } from './texts.ts';
@@ -46,6 +51,12 @@ export interface SessionParts {
   readonly files: Files;
   /** The file that gradients are put aside in, where there is one. */
   readonly spill: AsyncDisposable | null;
+  /** Its folder, and the bytes that a step writes into it. */
+  readonly spilled: { readonly folder: string; readonly bytes: number } | null;
+  /** Whether a checkpoint is written from a copy while training goes on. */
+  readonly copies: boolean;
+  /** Bytes this process may still take, where somebody can tell. */
+  readonly freeMemory: (() => number) | null;
 }
 
 export class Session implements Course {
@@ -68,11 +79,18 @@ export class Session implements Course {
   trainedTokens = 0;
   bestEvalLoss: number | null = null;
   private bestStep: number | null = null;
+  /** The last evaluation, and the step it was made after. */
+  private evaluated: { readonly step: number; readonly loss: number } | null = null;
   /** The checkpoint that this session saved or resumed last. */
   private durable: string | null = null;
+  /** A checkpoint that is being written while training goes on. */
+  private writing: Promise<SavedCheckpoint> | null = null;
+  private readonly snapshot: Snapshot | null;
+  private readonly freeMemory: (() => number) | null;
   private readonly machine: Readonly<Record<string, string>>;
   private readonly files: Files;
   private readonly spill: AsyncDisposable | null;
+  private readonly spilled: SessionParts['spilled'];
   private readonly heldSteps: Steps | null;
   private readonly rates: (i: number) => number;
 
@@ -95,6 +113,9 @@ export class Session implements Course {
     this.machine = parts.machine;
     this.files = parts.files;
     this.spill = parts.spill;
+    this.spilled = parts.spilled;
+    this.snapshot = parts.copies ? new Snapshot() : null;
+    this.freeMemory = parts.freeMemory;
     this.rates = schedule({
       name: parts.config.lr_scheduler_type,
       lr: learningRateOf(parts.config),
@@ -141,76 +162,95 @@ export class Session implements Course {
     }
   }
 
+  /** True after a step that `eval_steps` wants evaluated and nobody has: just done, or resumed from a run that was stopped while it evaluated. */
+  get evaluationDue(): boolean {
+    const { eval_steps: every } = this.config;
+    const wanted = every !== undefined && this.done > 0 && (this.done % every === 0 || this.done === this.steps);
+    return wanted && this.heldSteps !== null && this.evaluated?.step !== this.done && !this.skipped.has(this.done);
+  }
+
   /** Greedy completions of held-out samples (of the training data where nothing is held out). */
   complete(count: number, signal?: AbortSignal): AsyncGenerator<Completion, void> {
     const options = { dataset: this.held ?? this.train, count, maxNewTokens: freshTokens };
     return complete(this.assembly.model, this.tokenizer, signal === undefined ? options : { ...options, signal });
   }
 
-  /** Saves the state after step `done`; returns the folder. Throws TornWeights where a step or a load ended halfway. */
-  async save(): Promise<string> {
-    if (this.torn) throw tornWeights(this.done);
-    const state: Omit<TrainerState, 'files'> = {
-      format: 1,
-      step: this.done,
-      skipped: [...this.skipped],
-      steps: this.steps,
-      seed: this.seed,
-      dataSeed: this.train.seed,
-      trainedTokens: this.trainedTokens,
-      bestEvalLoss: this.bestEvalLoss,
-      bestStep: this.bestStep,
-      lossScale: this.lossScale.state,
-      fingerprint: fingerprintOf(this.config, this.train),
-      settings: settingsOf(this.config),
-      data: this.train.fingerprint,
-      machine: this.machine,
-    };
-    const { model_name_or_path: from, save_total_limit: keep } = this.config;
-    return (this.durable = await saveCheckpoint(this.assembly, this.root, { from, keep, best: this.bestStep, state, files: this.files }));
+  /** Saves the state after step `done`, which nothing may change until this returns; the checkpoint is durable then. */
+  async save(): Promise<SavedCheckpoint> {
+    await this.settled();
+    return this.write(this.state(), contentsOf(this.assembly));
   }
 
-  /** Makes the output folder and proves that a checkpoint can be written there. Throws FileError or DiskFull before anything is trained. */
-  async probe(): Promise<void> {
-    const { files, root } = this;
-    const path = join(root, '.probe');
-    await files.makeFolder(root);
-    await writeWhole(files, path, new TextEncoder().encode('lomo'));
-    await files.remove(path);
-    const { live: state } = this.assembly.device.arena.usage.state;
-    const needed = this.assembly.device.arena.usage.weights.live + state;
-    const free = await files.freeBytes(root);
-    if (free < needed) {
-      throw new LomoError('DiskFull', `${root}: a checkpoint needs ${needed} bytes, ${free} are free; free space or choose another output_dir`, { path: root, needed, free });
+  /**
+   * Copies the state after step `done` and saves the copy while training goes on: it may once this returns. `saved` is what `save` would
+   * return or throw. One at a time: an earlier one is waited for first. Null where there is no memory for a copy.
+   */
+  async saveCopy(): Promise<{ readonly saved: Promise<SavedCheckpoint> } | null> {
+    if (this.snapshot === null) return null;
+    await this.settled();
+    const contents = contentsOf(this.assembly);
+    if (this.freeMemory !== null && !this.snapshot.taken && !copyFits(contentBytes(contents), this.freeMemory())) return null;
+    const state = this.state();
+    let copy: Contents;
+    try {
+      copy = await this.snapshot.take(contents);
+    } catch (error) {
+      this.snapshot.drop();
+      if (error instanceof RangeError) return null;
+      throw error;
     }
+    const saved = this.write(state, copy);
+    this.writing = saved;
+    // Whoever asked for it hears of a failure; until then it must not end the process.
+    saved.catch(() => {});
+    return { saved };
+  }
+
+  /** Makes the output folder, clears what a crash left in it, and proves that checkpoints can be written there. Throws FileError or DiskFull. Returns warnings. */
+  async probe(): Promise<readonly string[]> {
+    const { files, root, config } = this;
+    const bytes = contentBytes(contentsOf(this.assembly));
+    const kept = config.save_total_limit + (this.heldSteps === null || config.eval_steps === undefined ? 0 : 1);
+    const warnings = await probeFolder(root, { files, bytes, kept, spill: this.spilled });
+    const left = await tidy(root, files);
+    return left === null ? warnings : [...warnings, left.message];
   }
 
   /** Notes an evaluation; true when it is the best so far. */
   noteEvaluation(loss: number): boolean {
+    this.evaluated = { step: this.done, loss };
     if (this.bestEvalLoss !== null && loss >= this.bestEvalLoss) return false;
     this.bestEvalLoss = loss;
     this.bestStep = this.done;
     return true;
   }
 
+  /** The newest complete checkpoint of the output folder, what a crash interrupted there finished; and newer ones that are damaged. */
+  async newest(): Promise<{ readonly path: string | null; readonly damaged: readonly DamagedCheckpoint[] }> {
+    await tidy(this.root, this.files);
+    const { complete, damaged } = await surveyCheckpoints(this.root, this.files);
+    return { path: complete[0]?.path ?? null, damaged };
+  }
+
   /**
    * Goes back to the checkpoint that was saved or resumed last, else to the newest of the folder unless `resume_from_checkpoint` is false, else
-   * to the beginning.
+   * to the beginning. A checkpoint that is being written is waited for.
    */
   async restore(): Promise<void> {
+    await this.settled();
     const foreign = this.config.resume_from_checkpoint === false;
-    const folder = this.durable ?? (foreign ? undefined : (await listCheckpoints(this.root))[0]?.path);
-    if (folder === undefined) await this.begin();
+    const folder = this.durable ?? (foreign ? null : (await this.newest()).path);
+    if (folder === null) await this.begin();
     else await this.resume(folder);
   }
 
   /**
-   * Loads a checkpoint. Throws ResumeMismatch, naming what differs, when it belongs to other settings or data. Returns what about the machine differs from the one
-   * it was made on, in words ('isa avx512, here avx2'): where anything does, the run goes on rightly, but not to the same bits.
+   * Loads a checkpoint. Throws ResumeMismatch, naming what differs, when it belongs to other settings or data, and the signal's reason.
+   * Returns what about the machine differs from the one it was made on, in words ('isa avx512, here avx2'): where anything does, the run goes on rightly, but not to the same bits.
    */
   async resume(folder: string, options: { readonly signal?: AbortSignal } = {}): Promise<readonly string[]> {
     const { config, train } = this;
-    const files = abortable(nodeFiles, options.signal);
+    const files = abortable(this.files, options.signal);
     const found = await readState(folder, files);
     if (found.fingerprint !== fingerprintOf(config, train)) {
       const differences = settingDifferences(found, { settings: settingsOf(config), data: train.fingerprint });
@@ -225,6 +265,7 @@ export class Session implements Course {
     this.trainedTokens = state.trainedTokens;
     this.bestEvalLoss = state.bestEvalLoss;
     this.bestStep = state.bestStep;
+    this.evaluated = state.evalLoss === null ? null : { step: state.step, loss: state.evalLoss };
     this.lossScale.restore(state.lossScale);
     for (const step of state.skipped) this.skipped.add(step);
     return machineDifferences(state.machine, this.machine);
@@ -235,26 +276,64 @@ export class Session implements Course {
     const { model, optimizer } = this.assembly;
     this.torn = true;
     if (this.config.init === 'random') initialise(model, this.config.seed);
-    else await loadWeights(model, this.config.model_name_or_path, { files: abortable(nodeFiles, options.signal) });
+    else await loadWeights(model, this.config.model_name_or_path, { files: abortable(this.files, options.signal) });
     for (const { tensor } of optimizer.state()) fill(tensor, 0);
     this.torn = false;
     this.done = 0;
     this.trainedTokens = 0;
     this.bestEvalLoss = null;
     this.bestStep = null;
+    this.evaluated = null;
     this.lossScale.restore(null);
   }
 
-  /** Ends worker threads and gives the memory back. */
+  /** Waits for a checkpoint that is being written, ends worker threads and gives the memory back. */
   async close(): Promise<void> {
     try {
+      await this.settled();
       await this.tokenizer.close();
       await this.spill?.[Symbol.asyncDispose]();
     } finally {
       this.assembly.device.free();
     }
   }
+
+  private async write(state: SaveState, contents: Contents): Promise<SavedCheckpoint> {
+    const { model_name_or_path: from, save_total_limit: keep } = this.config;
+    const saved = await saveCheckpoint(this.assembly, this.root, { from, keep, state, contents, files: this.files });
+    this.durable = saved.path;
+    return saved;
+  }
+
+  private state(): SaveState {
+    if (this.torn) throw tornWeights(this.done);
+    return {
+      format: 2,
+      step: this.done,
+      skipped: [...this.skipped],
+      steps: this.steps,
+      seed: this.seed,
+      dataSeed: this.train.seed,
+      trainedTokens: this.trainedTokens,
+      bestEvalLoss: this.bestEvalLoss,
+      bestStep: this.bestStep,
+      evalLoss: this.evaluated?.step === this.done ? this.evaluated.loss : null,
+      lossScale: this.lossScale.state,
+      fingerprint: fingerprintOf(this.config, this.train),
+      settings: settingsOf(this.config),
+      data: this.train.fingerprint,
+      machine: this.machine,
+    };
+  }
+
+  /** Returns when no checkpoint is being written, however that ended. */
+  private async settled(): Promise<void> {
+    await this.writing?.catch(() => {});
+    this.writing = null;
+  }
 }
+
+type SaveState = Omit<TrainerState, 'files' | 'sizes'>;
 
 /** The folder that a run writes to. */
 export function rootOf(config: RunConfig): string {
@@ -273,6 +352,6 @@ function fingerprintOf(config: RunConfig, data: Dataset): string {
 
 /** The settings that the weights of a run depend on. */
 function settingsOf(config: RunConfig): Readonly<Record<string, unknown>> {
-  const { output_dir: _o, run_name: _n, report_to: _r, logging_steps: _l, telemetry: _te, eval_steps: _e, save_steps: _s, save_minutes: _m, save_total_limit: _t, resume_from_checkpoint: _c, threads: _th, gradient_checkpointing: _g, eval_datasets: _ed, clip_by: _cb, spill_dir: _sd, ...rest } = config;
+  const { output_dir: _o, run_name: _n, report_to: _r, logging_steps: _l, telemetry: _te, eval_steps: _e, save_steps: _s, save_minutes: _m, save_total_limit: _t, save_from: _sf, resume_from_checkpoint: _c, threads: _th, gradient_checkpointing: _g, eval_datasets: _ed, clip_by: _cb, spill_dir: _sd, ...rest } = config;
   return rest;
 }

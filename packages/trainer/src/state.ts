@@ -1,10 +1,14 @@
-// trainer_state.json: what a run must know beside the weights to go on as if it had never stopped.
+// trainer_state.json: what a run must know beside the weights to go on as if it had never stopped, and the manifest of its checkpoint.
+import { createHash } from 'node:crypto';
 import { LomoError } from '@lomo/tensor';
 import { z } from 'zod';
 import { lossScaleStateSchema } from './loss_scale.ts';
 
+/** A name in the checkpoint's own folder: nothing that leads out of it. */
+const plainName = z.string().regex(/^(?!\.\.?$)[^/\\\0]+$/);
+
 const schema = z.object({
-  format: z.literal(1),
+  format: z.literal(2, { error: 'made by another version of lomo, which this one does not resume' }),
   /** Steps finished, skipped ones included. */
   step: z.number().int().min(0),
   /** Steps that were rejected and are skipped when replayed. */
@@ -14,10 +18,12 @@ const schema = z.object({
   dataSeed: z.number().int(),
   trainedTokens: z.number().int(),
   bestEvalLoss: z.number().nullable(),
-  /** The step it was seen after, whose checkpoint is kept; null in states made before this was noted. */
-  bestStep: z.number().int().nullable().default(null),
+  /** The step it was seen after. */
+  bestStep: z.number().int().nullable(),
+  /** Held-out loss of exactly these weights, where it was measured: the checkpoint with the lowest one is kept. */
+  evalLoss: z.number().nullable(),
   /** A dynamic loss scale as it stands after `step`; null without one. */
-  lossScale: lossScaleStateSchema.nullable().default(null),
+  lossScale: lossScaleStateSchema.nullable(),
   /** SHA-256 of the settings and the data that the weights depend on. */
   fingerprint: z.string(),
   /** Those settings, to name what differs; null in states made before they were noted. */
@@ -26,16 +32,33 @@ const schema = z.object({
   data: z.string().nullable().default(null),
   /** What equal bits need to be equal too: library, instruction set, chunk. */
   machine: z.record(z.string(), z.string()),
-  /** Every file of the folder with its SHA-256. */
-  files: z.record(z.string(), z.string()),
+  /** Every other file of the folder with its SHA-256. */
+  files: z.record(plainName, z.string()),
+  /** And with its bytes. */
+  sizes: z.record(plainName, z.number().int().min(0)),
 });
 
 export type TrainerState = z.output<typeof schema>;
 
 export const stateName = 'trainer_state.json';
 
+/** Where the file keeps its own SHA-256, taken with zeros in this place. */
+const own = /(?<="sha256": ")[0-9a-f]{64}(?="\n\}\n$)/;
+
+/** The file's bytes: a state, and last the SHA-256 of the file itself. */
+export function stateBytes(state: TrainerState): Uint8Array {
+  const text = `${JSON.stringify({ ...state, sha256: '0'.repeat(64) }, null, 2)}\n`;
+  return new TextEncoder().encode(text.replace(own, sha256(text)));
+}
+
 /** Throws CorruptState naming the file and what is wrong in it. */
 export function parseState(text: string, path: string): TrainerState {
+  const found = own.exec(text)?.[0];
+  const expected = sha256(text.replace(own, '0'.repeat(64)));
+  // An older format has no checksum, and is told by its number below.
+  if (found === undefined ? !/"format": 1\b/.test(text) : found !== expected) {
+    throw new LomoError('CorruptState', `${path}: ${found === undefined ? 'its own SHA-256 is missing' : `SHA-256 is ${expected}, it says ${found}`}; resume from another checkpoint`, { path });
+  }
   let json: unknown;
   try {
     json = JSON.parse(text);
@@ -53,6 +76,10 @@ export function machineDifferences(made: TrainerState['machine'], here: TrainerS
   if (Object.keys(made).length === 0 || Object.keys(here).length === 0) return [];
   const names = [...new Set([...Object.keys(made), ...Object.keys(here)])];
   return names.filter((name) => made[name] !== here[name]).map((name) => `${name} ${made[name] ?? 'unknown'}, here ${here[name] ?? 'unknown'}`);
+}
+
+function sha256(text: string): string {
+  return createHash('sha256').update(text).digest('hex');
 }
 
 /** What differs between the settings a state was made with and those of a run: 'learning_rate 0.1, now 0.2'. Empty where the state does not say. */

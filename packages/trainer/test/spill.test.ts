@@ -156,7 +156,7 @@ describe('the file', () => {
     const files = observeFiles(nodeFiles, ({ verb, path }) => {
       if (armed && path.includes('.spill-') && verb === 'read' && ++reads === 5) throw Object.assign(new Error('i/o error'), { code: 'EIO' });
     });
-    const session = await opened({ clip_by: 'file', save_steps: 1 }, { files });
+    const session = await opened({ clip_by: 'file', save_steps: 1, save_from: 'weights' }, { files });
     const kinds: string[] = [];
     for await (const event of fit(session)) {
       kinds.push(`${event.kind} ${event.step}`);
@@ -177,7 +177,7 @@ describe('the file', () => {
     const files = observeFiles(nodeFiles, ({ verb, path }) => {
       if (fails && path.includes('.spill-') && verb === 'read' && ++reads % 5 === 0) throw Object.assign(new Error('i/o error'), { code: 'EIO' });
     });
-    const session = await opened({ clip_by: 'file', save_steps: 1 }, { files });
+    const session = await opened({ clip_by: 'file', save_steps: 1, save_from: 'weights' }, { files });
     const kinds: string[] = [];
     const error = await refusal(async () => {
       for await (const event of fit(session)) {

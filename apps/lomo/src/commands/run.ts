@@ -3,7 +3,7 @@ import { appendFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe } from '@lomo/data';
 import type { FitEvent, ParsedRun, Session } from '@lomo/trainer';
-import { fit, listCheckpoints, openSession, significant } from '@lomo/trainer';
+import { fit, openSession, shortTime, significant } from '@lomo/trainer';
 import { categories } from '@lomo/tensor';
 import { freeMemory, openBackend } from '../backends.ts';
 import { loadPlugins } from '../plugins.ts';
@@ -16,7 +16,7 @@ export async function openRun({ config, renamed, warnings }: ParsedRun, screen: 
   for (const warning of warnings) screen.line(`  warning: ${warning}`);
   const plugins = await loadPlugins(config.plugins);
   const { backend, machine, description } = await openBackend(config.backend, { threads: config.threads, ops: plugins.ops });
-  const session = await openSession({ config, backend, memory: freeMemory(), machine, rules: plugins.rules, families: plugins.families, onPhase: (text) => screen.live(`${text} ...`) });
+  const session = await openSession({ config, backend, memory: freeMemory(), freeMemory, machine, rules: plugins.rules, families: plugins.families, onPhase: (text) => screen.live(`${text} ...`) });
   screen.settle();
   return { session, description };
 }
@@ -56,8 +56,13 @@ export function memoryLine(usage: Readonly<Record<string, number>>): string {
 /** Resumes from the newest checkpoint where the configuration allows it; says so. */
 export async function resumeRun(session: Session, screen: Screen): Promise<void> {
   const wish = session.config.resume_from_checkpoint;
-  const folder = typeof wish === 'string' ? wish : wish ? (await listCheckpoints(session.root))[0]?.path : undefined;
-  if (folder === undefined) return;
+  let folder = typeof wish === 'string' ? wish : null;
+  if (wish === true) {
+    const { path, damaged } = await session.newest();
+    for (const { path: other, reason } of damaged) screen.line(`  warning: ${other} is no complete checkpoint and is left alone: ${reason}`);
+    folder = path;
+  }
+  if (folder === null) return;
   const differences = await session.resume(folder);
   screen.line(`  resuming from ${folder}: step ${session.done} of ${session.steps} is done`);
   for (const difference of differences) screen.line(`  warning: the checkpoint was made with ${difference}; the run goes on, but its bits will not be those of a run that was never stopped`);
@@ -66,7 +71,7 @@ export async function resumeRun(session: Session, screen: Screen): Promise<void>
 /** Trains to the end or the abort; shows every step, keeps metrics.jsonl. Returns the last checkpoint's folder, if one was written. */
 export async function driveRun(session: Session, screen: Screen, signal: AbortSignal): Promise<string | null> {
   const { config } = session;
-  await session.probe();
+  for (const warning of await session.probe()) screen.line(`  warning: ${warning}`);
   const metrics = join(session.root, 'metrics.jsonl');
   const [start, first] = [performance.now(), session.done];
   let tokensPerSecond = 0;
@@ -81,11 +86,20 @@ export async function driveRun(session: Session, screen: Screen, signal: AbortSi
     } else if (event.kind === 'evaluated') screen.line(`  step ${event.step}: held-out loss ${event.loss.toFixed(4)}${event.best ? ' (best)' : ''}`);
     else if (event.kind === 'saved') {
       saved = event.path;
-      if (event.step !== session.steps) screen.line(`  saved ${event.path} in ${(event.milliseconds / 1000).toFixed(2)} s`);
-    } else screen.line(`  ${event.error.message}${event.kind === 'rolled back' ? ` Went back to step ${event.to}.` : ` The step is skipped${event.lossScale === null ? '' : `, the loss scale halved to ${event.lossScale}`}.`}`);
+      screen.line(savedLine(event));
+      if (event.notRemoved !== null) screen.line(`  warning: an older checkpoint could not be removed: ${event.notRemoved.message}`);
+    } else if (event.kind === 'save failed') screen.line(`  warning: step ${event.step} could not be saved: ${event.error.message}. The last checkpoint stands; the next save tries again.`);
+    else screen.line(`  ${event.error.message}${event.kind === 'rolled back' ? ` Went back to step ${event.to}.` : ` The step is skipped${event.lossScale === null ? '' : `, the loss scale halved to ${event.lossScale}`}.`}`);
   }
   screen.settle();
   return saved;
+}
+
+/** What a save cost: '2.50 MiB in 0.12 s, 21 MiB/s, 0.3 % of the time so far'. The checkpoint survives a power loss when this is printed. */
+function savedLine({ path, bytes: size, milliseconds, waited, share, copied }: Extract<FitEvent, { kind: 'saved' }>): string {
+  const seconds = milliseconds / 1000;
+  const cost = copied ? `from a copy, training waited ${shortTime(waited / 1000)}` : 'training waited';
+  return `  saved ${path}: ${bytes(size)} in ${shortTime(seconds)}, ${significant(size / 2 ** 20 / seconds)} MiB/s; ${cost}; saving takes ${percent(share)} of the time`;
 }
 
 /** What a step did, and the same in fewer words for narrow terminals. */
