@@ -24,6 +24,8 @@ export interface CpuOptions {
 }
 
 class CpuMemory implements Memory {
+  private bytesInPlace: ArrayBuffer | null = null;
+
   constructor(
     private readonly native: NativeBackend,
     readonly place: Place,
@@ -33,6 +35,11 @@ class CpuMemory implements Memory {
 
   free(): void {
     guarded(() => this.native.release(this.id));
+  }
+
+  host(offset: number, bytes: number): Uint8Array {
+    this.bytesInPlace ??= guarded(() => this.native.view(this.id))!;
+    return new Uint8Array(this.bytesInPlace, offset, bytes);
   }
 }
 

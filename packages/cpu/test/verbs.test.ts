@@ -160,3 +160,21 @@ test('dispose finishes the work that is queued, settles reads, then refuses ever
     expect(codeOf(verb)).toBe('BackendClosed');
   await expect(ours.read(a)).rejects.toMatchObject({ code: 'BackendClosed' });
 });
+
+test('bytes in place are the memory itself, and gone when it is freed', async () => {
+  const memory = backend.memory('device', 4096);
+  const region = { memory, offset: 256, shape: [2], dtype: 'f32' } as const;
+  const bytes = memory.host!(256, 8);
+  backend.write(region, Float32Array.of(1.5, -2));
+  await backend.read(region);
+  expect([...new Float32Array(bytes.buffer, bytes.byteOffset, 2)]).toEqual([1.5, -2]);
+  memory.host!(260, 4).set(new Uint8Array(Float32Array.of(7).buffer));
+  expect([...new Float32Array(await backend.read(region))]).toEqual([1.5, 7]);
+  expect(memory.host!(0, 4096).buffer).toBe(bytes.buffer);
+  memory.free();
+  expect([bytes.byteLength, bytes.buffer.byteLength]).toEqual([0, 0]);
+  const other = cpu({ threads: 1 });
+  const held = other.memory('pinned', 64).host!(0, 64);
+  await other[Symbol.asyncDispose]();
+  expect(held.byteLength).toBe(0);
+});

@@ -45,6 +45,8 @@ export interface BuildOptions {
   readonly dtype?: DType;
   /** Longest sequence of the run, tokens: 'dynamic' and 'longrope' frequencies depend on it. The model's own maximum unless given. */
   readonly maxLength?: number;
+  /** Parameters begin without a byte of the device: a residency will bring them in. */
+  readonly away?: boolean;
 }
 
 /** Hands out parameters while a model is built, and remembers what it handed out. */
@@ -56,12 +58,14 @@ export class Build {
   readonly aliases = new Map<string, string>();
   private readonly made = new Map<string, { readonly parameter: Parameter; readonly role: Role }>();
   private readonly owned: Tensor[] = [];
+  private readonly away: boolean;
   private rotaryTable: Rotary | null = null;
 
   constructor(device: Device, options: BuildOptions = {}) {
     this.device = device;
     this.dtype = options.dtype ?? 'f32';
     this.maxLength = options.maxLength;
+    this.away = options.away ?? false;
   }
 
   /** The parameter of this checkpoint name; made at the first call. Another shape at a later call: LomoError 'ShapeError'. */
@@ -71,7 +75,7 @@ export class Build {
       if (!sameShape(known.parameter.shape, shape)) throw new LomoError('ShapeError', `${path} is used as [${known.parameter.shape.join(', ')}] and as [${shape.join(', ')}]`);
       return known.parameter;
     }
-    const parameter = this.device.parameter(path, { shape, dtype: this.dtype });
+    const parameter = this.device.parameter(path, { shape, dtype: this.dtype, away: this.away });
     this.made.set(path, { parameter, role });
     return parameter;
   }

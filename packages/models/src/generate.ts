@@ -1,6 +1,6 @@
 // Generation with cached keys and values: the prompt in pieces, then one token a step, the same stages as in training.
 import type { Device, Tensor } from '@lomo/tensor';
-import { LomoError, attention, cacheWrite, sample } from '@lomo/tensor';
+import { LomoError, attention, cacheWrite, sample, visitStages } from '@lomo/tensor';
 import type { DecodeStep } from './build.ts';
 import type { LanguageModel } from './languageModel.ts';
 
@@ -37,7 +37,7 @@ export async function* generate(model: LanguageModel, prompt: readonly number[],
     device.writeNumbers(session.counters, [1, (seed >>> 0) | 0, (Math.floor(seed / 2 ** 32) >>> 0) | 0, 0, 0, 0, 0, 0]);
     let next: readonly number[] = prompt;
     for (let draw = 0; draw < options.maxNewTokens && !aborted(); draw++) {
-      using logits = session.feed(next);
+      using logits = await session.feed(next);
       using drawn = device.own(() => {
         const result = sample(logits, session.counters, { temperature, topK, topP, draw });
         return { result, keep: [result] };
@@ -81,11 +81,11 @@ class Session {
   }
 
   /** Appends `ids` to the sequence; logits f32 [1, vocabulary] after the last one, owned by the caller. */
-  feed(ids: readonly number[]): Tensor {
+  async feed(ids: readonly number[]): Promise<Tensor> {
     for (let from = 0; ; from += piece) {
       const part = ids.slice(from, from + piece);
       const last = from + piece >= ids.length;
-      const logits = this.step(part, last);
+      const logits = await this.step(part, last);
       if (last) return logits!;
     }
   }
@@ -94,7 +94,7 @@ class Session {
     for (const tensor of this.owned) tensor.dispose();
   }
 
-  private step(ids: readonly number[], last: boolean): Tensor | null {
+  private async step(ids: readonly number[], last: boolean): Promise<Tensor | null> {
     const { device } = this;
     const count = ids.length;
     const tokens = this.tokens.rows(0, count);
@@ -106,20 +106,30 @@ class Session {
     device.writeNumbers(this.cuK, [0, this.length + count]);
     this.length += count;
     const step: DecodeStep = { tokens, reach: { positions, attend: (layer, qkv, window) => this.attend(layer, qkv, window) } };
-    const stages = last ? this.model.stages : this.model.stages.slice(0, -1);
+    const { stages } = this.model;
     let arriving: Tensor | null = null;
-    for (const stage of stages) {
-      const before: Tensor | null = arriving;
-      arriving = device.under({ category: 'workspace', recorder: null }, () =>
-        device.own(() => {
-          const result = stage.decode(step, before);
-          return { result, keep: [result] };
-        }),
+    try {
+      await visitStages(
+        this.model,
+        (at) => {
+          const before: Tensor | null = arriving;
+          arriving = device.under({ category: 'workspace', recorder: null }, () =>
+            device.own(() => {
+              const result = stages[at]!.decode(step, before);
+              return { result, keep: [result] };
+            }),
+          );
+          before?.dispose();
+        },
+        last ? stages.length : stages.length - 1,
       );
-      before?.dispose();
+    } catch (error) {
+      (arriving as Tensor | null)?.dispose();
+      throw error;
     }
-    if (last) return arriving;
-    arriving?.dispose();
+    const made = arriving as Tensor | null;
+    if (last) return made;
+    made?.dispose();
     return null;
   }
 

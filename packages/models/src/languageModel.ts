@@ -1,6 +1,6 @@
 // A language model on a device: its stages, its parameters, fresh weights. What `model_type` it is matters only to its family.
-import type { Device, Model, Parameter } from '@lomo/tensor';
-import { LomoError, fill, keyOf, normalFill, numel } from '@lomo/tensor';
+import type { Device, Model, Parameter, Residence } from '@lomo/tensor';
+import { LomoError, fill, keyOf, normalFill, numel, sizeOf } from '@lomo/tensor';
 import type { BuildOptions, CausalStage, Role, StageBlueprint } from './build.ts';
 import { Build, inventory } from './build.ts';
 import type { ModelConfig } from './config/model.ts';
@@ -42,6 +42,8 @@ export class LanguageModel implements Model, Disposable {
   readonly tensors: readonly WantedTensor[];
   /** Names under which a checkpoint may repeat a tensor (a tied head), and the tensor's own name. */
   readonly aliases: ReadonlyMap<string, string>;
+  /** Who brings the parameters of a model that was made `away` in and out; null where they stay on the device. */
+  residence: Residence | null = null;
   private readonly build: Build;
 
   constructor(device: Device, plan: { readonly config: CommonConfig; readonly blueprints: readonly StageBlueprint[] }, options: CreateModelOptions = {}) {
@@ -89,12 +91,50 @@ export function createModel(json: JsonObject, device: Device, options: CreateMod
 
 /**
  * Fresh weights, as transformers starts them: matrices normal with `initializerRange`, norms 1, biases 0. The numbers depend on the seed
- * and the parameter's name alone, so every split over ranks starts equal. `seed` below 2^32.
+ * and the parameter's name alone, so every split over ranks starts equal. `seed` below 2^32. Parameters that are away: 'ParameterAway'; use
+ * `initialiseAnywhere`.
  */
 export function initialise(model: LanguageModel, seed: number): void {
-  if (!Number.isInteger(seed) || seed < 0 || seed >= 2 ** 32) throw new LomoError('SeedError', `initialise: seed = ${seed}; expected a whole number below 2^32`, { seed });
-  for (const { parameter, role } of model.roles) {
-    if (role === 'matrix') normalFill(parameter, { key: keyOf(parameter.path), seed, mean: 0, std: model.config.initializerRange });
-    else fill(parameter, role === 'norm' ? 1 : 0);
+  checkSeed(seed);
+  for (const each of model.roles) freshen(each, model.config, seed);
+}
+
+/** As `initialise`; parameters that are away come in one after the other, are filled, and go home. */
+export async function initialiseAnywhere(model: LanguageModel, seed: number): Promise<void> {
+  checkSeed(seed);
+  for (const each of model.roles) {
+    const { parameter } = each;
+    const { home, device } = parameter;
+    if (!parameter.away) {
+      freshen(each, model.config, seed);
+      continue;
+    }
+    if (home === null) throw new LomoError('ParameterAway', `${parameter.path} was made away and has no home: give the model a residency before its weights`, { path: parameter.path });
+    const block = device.arena.allocate(parameter.bytes, 'weights', parameter.path);
+    parameter.arrive(block);
+    device.arena.release(block);
+    try {
+      freshen(each, model.config, seed);
+      const flat = parameter.reshape([numel(parameter.shape)]);
+      const step = homewardBytes / sizeOf(parameter.dtype);
+      for (let at = 0; at < flat.shape[0]!; at += step) {
+        const values = await device.read(flat.rows(at, Math.min(flat.shape[0]!, at + step)));
+        await home.write(new Uint8Array(values.buffer, values.byteOffset, values.byteLength), at * sizeOf(parameter.dtype));
+      }
+    } finally {
+      parameter.leave();
+    }
   }
+}
+
+/** Bytes of a slice of fresh weights on its way home. */
+const homewardBytes = 2 ** 22;
+
+function checkSeed(seed: number): void {
+  if (!Number.isInteger(seed) || seed < 0 || seed >= 2 ** 32) throw new LomoError('SeedError', `initialise: seed = ${seed}; expected a whole number below 2^32`, { seed });
+}
+
+function freshen({ parameter, role }: { readonly parameter: Parameter; readonly role: Role }, config: CommonConfig, seed: number): void {
+  if (role === 'matrix') normalFill(parameter, { key: keyOf(parameter.path), seed, mean: 0, std: config.initializerRange });
+  else fill(parameter, role === 'norm' ? 1 : 0);
 }

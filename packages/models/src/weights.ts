@@ -1,5 +1,5 @@
-// Weights between a Hugging Face folder and a device, slice by slice: no tensor is ever whole on the host.
-import type { Device, Parameter } from '@lomo/tensor';
+// Weights between a Hugging Face folder and a device, or the homes of parameters that are away, slice by slice: no tensor is ever whole on the host.
+import type { Device, Home, Parameter } from '@lomo/tensor';
 import { LomoError, numel, sizeOf } from '@lomo/tensor';
 import { openCheckpoint } from './checkpoint.ts';
 import type { Sums } from './confined.ts';
@@ -61,7 +61,7 @@ export async function loadWeights(model: LanguageModel, folder: string, options:
   const room: Room = { read: new Uint8Array(readBytes), converted: new ArrayBuffer(2 * readBytes) };
   for (const file of checkpoint.files) {
     for await (const { entry, at, bytes } of file.walk(room.read, (name) => parameters.has(name))) {
-      writeStretch(parameters.get(entry.name)!, { file: file.path, entry, at, bytes, converted: room.converted });
+      await writeStretch(parameters.get(entry.name)!, { file: file.path, entry, at, bytes, converted: room.converted });
     }
   }
 }
@@ -72,7 +72,7 @@ interface Room {
   readonly converted: ArrayBuffer;
 }
 
-function writeStretch(parameter: Parameter, stretch: Stretch & { readonly file: string; readonly converted: ArrayBuffer }): void {
+async function writeStretch(parameter: Parameter, stretch: Stretch & { readonly file: string; readonly converted: ArrayBuffer }): Promise<void> {
   const { file, entry, at, converted } = stretch;
   const { name, dtype: from } = entry;
   if (!isRealDiskType(from)) throw new LomoError('DTypeError', `${file}: ${name} is ${from}; expected F32, BF16 or F16`);
@@ -83,10 +83,17 @@ function writeStretch(parameter: Parameter, stretch: Stretch & { readonly file: 
   }
   const first = at / diskTypeBytes[from];
   const count = bytes.byteLength / sizeOf(parameter.dtype);
-  parameter.device.write(parameter.reshape([numel(parameter.shape)]).rows(first, first + count), bytes);
+  if (parameter.away) await homeOf(parameter).write(bytes, first * sizeOf(parameter.dtype));
+  else parameter.device.write(parameter.reshape([numel(parameter.shape)]).rows(first, first + count), bytes);
 }
 
-/** A parameter as a tensor to write, read from the device slice by slice and converted to `dtype` (its own unless given). */
+/** Throws 'ParameterAway' for a parameter that is neither on the device nor anywhere else. */
+function homeOf({ home, path }: Parameter): Home {
+  if (home === null) throw new LomoError('ParameterAway', `${path} was made away and has no home: give the model a residency before its weights`, { path });
+  return home;
+}
+
+/** A parameter as a tensor to write, read slice by slice from the device, or from its home while it is away, and converted to `dtype` (its own unless given). */
 export function parameterSource(parameter: Parameter, dtype?: RealDiskType): TensorSource {
   const from = diskTypeOf(parameter.dtype);
   const to = dtype ?? from;
@@ -95,6 +102,15 @@ export function parameterSource(parameter: Parameter, dtype?: RealDiskType): Ten
     shape: parameter.shape,
     dtype: to,
     async *slices() {
+      if (parameter.away) {
+        const room = new Uint8Array(Math.min(sliceBytes, parameter.bytes));
+        for (let at = 0; at < parameter.bytes; at += room.byteLength) {
+          const slice = room.subarray(0, Math.min(room.byteLength, parameter.bytes - at));
+          await homeOf(parameter).read(slice, at);
+          yield convert(slice, from, to);
+        }
+        return;
+      }
       const flat = parameter.reshape([numel(parameter.shape)]);
       const step = sliceBytes / sizeOf(parameter.dtype);
       for (let at = 0; at < flat.shape[0]!; at += step) {

@@ -18,7 +18,10 @@ export interface Pass {
   readonly atomic: boolean;
   settle(p: Parameter, g: Grad, at: { readonly step: StepTensor; readonly order: number }): void;
   drain?(): Promise<void>;
-  finish(step: StepTensor): void | Promise<void>;
+  /** True when `settle` only puts gradients aside, and `finish` applies them. */
+  readonly late?: boolean;
+  /** `present` brings a parameter onto the device, where it may be away. */
+  finish(step: StepTensor, present?: (p: Parameter) => Promise<void>): void | Promise<void>;
   /** The step is given up halfway: nothing is held any more. */
   abandon?(): void;
 }
@@ -147,6 +150,7 @@ export class Optimizer {
     return {
       name: 'spill',
       atomic: true,
+      late: true,
       settle: (p, g, { step, order }) => {
         if (order === 0) spilled.clear();
         this.stateOf(p);
@@ -157,9 +161,9 @@ export class Optimizer {
         spilled.hold(p, g, { order, look });
       },
       drain: () => spilled.drain(),
-      finish: async (step) => {
+      finish: async (step, present = async () => {}) => {
         if (globalNorm !== null) setCoefficient(step, { maxNorm: globalNorm, index: normIndex });
-        if (narrow) await spilled.replay((p, g, order) => this.rehearse(p, g, { step, order }), { last: false });
+        if (narrow) await spilled.replay((p, g, order) => this.rehearse(p, g, { step, order }), { last: false, present });
         let settled = 0;
         let at = '';
         try {
@@ -169,7 +173,7 @@ export class Optimizer {
               this.update(p, g, { step, order, proven: true, state: this.stateOf(p), decays: this.decaysOf(p), telemetry });
               settled++;
             },
-            { last: true },
+            { last: true, present },
           );
         } catch (error) {
           // Before the first update, what cannot be read back only means a step that did not happen.

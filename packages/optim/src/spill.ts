@@ -82,9 +82,10 @@ export class SpilledGradients {
     }
   }
 
-  /** Gives every gradient to `apply`, in the order in which they settled. With `last`, each is freed after it. */
-  async replay(apply: (p: Parameter, g: Grad, order: number) => void, options: { readonly last: boolean }): Promise<void> {
+  /** Gives every gradient to `apply`, in the order in which they settled, each after `present` brought its parameter in. With `last`, each is freed after it. */
+  async replay(apply: (p: Parameter, g: Grad, order: number) => void, options: { readonly last: boolean; readonly present: (p: Parameter) => Promise<void> }): Promise<void> {
     for (const entry of this.entries) {
+      await options.present(entry.p);
       const inArena = this.spill === 'memory';
       const operands = inArena ? entry.operands.map((t) => t.share()) : await this.fetch(entry);
       const grad = new Gradient(this.device, entry.p.shape, entry.remake(operands));

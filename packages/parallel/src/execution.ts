@@ -1,8 +1,11 @@
 // What one step holds between its actions: boundaries, tapes, gradients on their way down; and how an action is done.
 import type { Category, Parameter, Stage, Tensor } from '@lomo/tensor';
 import { CountingTape, Ledger, LomoError, Tape } from '@lomo/tensor';
+import { Boundaries } from './boundaries.ts';
 import type { Program, ProgramPass } from './program.ts';
-import type { Action } from './schedule.ts';
+import { Sweep } from './residency.ts';
+import type { Action, Work } from './schedule.ts';
+import { isTransfer } from './schedule.ts';
 
 /** Longest time a step holds the event loop, milliseconds. */
 const breath = 15;
@@ -24,7 +27,7 @@ export class Execution {
   private readonly program: Program;
   private readonly passes: readonly ProgramPass[];
   private readonly interruption: Interruption | null;
-  private readonly boundaries: Slots<Tensor>;
+  private readonly boundaries: Boundaries;
   private readonly results: Slots<Tensor>;
   private readonly gradients: Slots<Tensor>;
   private readonly tapes: Slots<Tape>;
@@ -35,7 +38,7 @@ export class Execution {
     this.passes = passes;
     this.interruption = interruption;
     const slots = <T>(): Slots<T> => program.model.stages.map(() => Array.from({ length: program.microBatches }, () => null));
-    this.boundaries = slots();
+    this.boundaries = new Boundaries(program.device, { stages: program.model.stages.length, microBatches: program.microBatches }, program.offload);
     this.results = slots();
     this.gradients = slots();
     this.tapes = slots();
@@ -43,12 +46,16 @@ export class Execution {
 
   /** All passes. What is thrown in the middle of one leaves the arena as it was before the step. */
   async run(): Promise<void> {
-    const undertaking = this.program.device.arena.undertake();
+    const { device, residency, offload } = this.program;
+    const undertaking = device.arena.undertake();
+    residency?.begin();
     try {
       for (const [index, pass] of this.passes.entries()) await this.pass(pass, index);
       this.dispose();
     } catch (error) {
       for (const pass of this.passes) pass.abandon?.();
+      await residency?.abandon();
+      await offload?.idle();
       undertaking.rollback();
       throw error;
     }
@@ -73,25 +80,40 @@ export class Execution {
     program.model.stages.forEach((_, s) => {
       for (const p of program.parametersOf(s)) for (let m = 0; m < program.microBatches; m++) ledger.hold(p);
     });
-    for (const action of program.actions) {
-      if (action.kind === 'backward') this.backward(action, { ledger, last: index === this.passes.length - 1 });
-      else if (index === 0) this.forward(action, ledger);
+    const last = index === this.passes.length - 1;
+    for (const action of program.actionsOf({ first: index === 0, last, writes: last && pass.late !== true })) {
+      await this.act(action, { ledger, last });
       if (action.kind === 'backward') await pass.drain?.();
       await this.breathe();
       await this.honour(pass, index);
     }
     ledger.finish();
-    await pass.finish(step);
+    const sweep = program.residency === null ? null : new Sweep(program.residency, this.settled);
+    await pass.finish(step, async (p) => sweep?.present(p));
+    await sweep?.end();
     device.observer?.left?.();
+  }
+
+  private async act(action: Action, pass: { readonly ledger: Ledger; readonly last: boolean }): Promise<void> {
+    const { residency } = this.program;
+    if (isTransfer(action)) {
+      await (action.what === 'boundary' ? this.boundaries.transfer(action) : residency?.transfer(action));
+      return;
+    }
+    await residency?.present(action.stage);
+    await this.boundaries.present(action.stage);
+    if (action.kind === 'backward') this.backward(action, pass);
+    else this.forward(action, pass.ledger);
   }
 
   /** Gives back what the last walks left. */
   private dispose(): void {
-    for (const slots of [this.boundaries, this.results, this.gradients]) for (const row of slots) for (const tensor of row) tensor?.dispose();
+    this.boundaries.dispose();
+    for (const slots of [this.results, this.gradients]) for (const row of slots) for (const tensor of row) tensor?.dispose();
     for (const row of this.tapes) for (const tape of row) tape?.discard();
   }
 
-  private forward({ stage: s, microBatch: m }: Action, ledger: Ledger): void {
+  private forward({ stage: s, microBatch: m }: Work, ledger: Ledger): void {
     const { program } = this;
     const stage = program.model.stages[s]!;
     const { observer } = program.device;
@@ -100,7 +122,7 @@ export class Execution {
     observer?.left?.();
     if (kept === null) throw new LomoError('StageError', `stage '${stage.name}' returned nothing, but is not the last`, { stage: stage.name });
     program.device.arena.assign(kept.block, 'boundary');
-    this.boundaries[s + 1]![m] = kept;
+    this.boundaries.put(s + 1, m, kept);
   }
 
   private count(stage: Stage, m: number, s: number): Tensor | null {
@@ -108,7 +130,7 @@ export class Execution {
     const tape = new CountingTape();
     return program.device.under({ category: 'workspace', recorder: tape }, () =>
       program.device.own(() => {
-        const out = stage.forward(program.batch(m), this.boundaries[s]![m] ?? null);
+        const out = stage.forward(program.batch(m), this.boundaries.at(s, m));
         for (const p of tape.reads.keys()) this.assertDeclared(p, s);
         return { result: out, keep: out === null ? [] : [out] };
       }),
@@ -125,7 +147,7 @@ export class Execution {
   /** Runs the stage under a tape that is kept in its slot; returns what leaves the stage, a handle of its own. */
   private record(s: number, m: number, mode: { readonly ledger: Ledger; readonly category: Category; readonly again: boolean }): Tensor | null {
     const { program } = this;
-    const arriving = this.boundaries[s]![m] ?? null;
+    const arriving = this.boundaries.at(s, m);
     const tape = new Tape(program.device, arriving, (p) => {
       this.assertDeclared(p, s);
       mode.ledger.hold(p);
@@ -145,7 +167,7 @@ export class Execution {
     return out;
   }
 
-  private backward({ stage: s, microBatch: m }: Action, { ledger, last }: { readonly ledger: Ledger; readonly last: boolean }): void {
+  private backward({ stage: s, microBatch: m }: Work, { ledger, last }: { readonly ledger: Ledger; readonly last: boolean }): void {
     const { program } = this;
     const { device } = program;
     const { name } = program.model.stages[s]!;
@@ -170,10 +192,7 @@ export class Execution {
       return tape.walk(result, dy, { ledger, microBatch: m, stage: name, stores });
     });
     device.observer?.left?.();
-    if (last) {
-      this.boundaries[s]![m]?.dispose();
-      this.boundaries[s]![m] = null;
-    }
+    if (last) this.boundaries.drop(s, m);
     if (m === program.microBatches - 1) ledger.closeStores(name);
     if (s > 0 && dx !== null) {
       device.arena.assign(dx.block, 'boundary');

@@ -1,13 +1,18 @@
 // The program: runs a schedule over a model's stages, layer-major, and lets parameters settle into the optimizer as the walk passes them.
 import type { Accumulation, Device, HeadForm, Model, Parameter, Tensor } from '@lomo/tensor';
-import { LomoError, lossIndex, StepTensor } from '@lomo/tensor';
+import { LomoError, lossIndex, StepTensor, visitStages } from '@lomo/tensor';
 import type { Grad } from '@lomo/tensor';
 import type { BatchShape, HostBatch } from './batch.ts';
 import { BatchStore } from './batch.ts';
+import type { ByteStore } from './carrier.ts';
+import { Carrier } from './carrier.ts';
 import { Execution } from './execution.ts';
-import type { Action, Schedule } from './schedule.ts';
+import type { Residency } from './residency.ts';
+import type { Action, Schedule, Work } from './schedule.ts';
 import { checkSchedule } from './schedule.ts';
 import { breadthFirst } from './schedules/breadth_first.ts';
+import type { Absences, PassKind } from './schedules/transfers.ts';
+import { absentBoundaries, checkTransfers, withTransfers } from './schedules/transfers.ts';
 
 /**
  * One backward pass over the step. The optimizer brings them: [update]; or, for clipping by the global norm, [norm, update], or one that
@@ -17,11 +22,13 @@ export interface ProgramPass {
   readonly name: string;
   /** True when nothing is written before the whole backward has been judged. Default: true of the last of several. */
   readonly atomic?: boolean;
+  /** True when `settle` only puts gradients aside, and `finish` applies them. */
+  readonly late?: boolean;
   settle(p: Parameter, g: Grad, at: { readonly step: StepTensor; readonly order: number }): void;
   /** After every walk of a stage. */
   drain?(): Promise<void>;
-  /** After the last settle. */
-  finish(step: StepTensor): void | Promise<void>;
+  /** After the last settle. What it reads or writes of a parameter may be away: `present` brings it in, in the order of the settles. */
+  finish(step: StepTensor, present: (p: Parameter) => Promise<void>): void | Promise<void>;
   /** The step was given up by an error: lets go of everything. */
   abandon?(): void;
 }
@@ -35,6 +42,10 @@ export interface ProgramOptions extends BatchShape {
   /** Default: token chunks where that keeps sums canonical, else vocabulary tiles. */
   readonly headForm?: HeadForm;
   readonly schedule?: Schedule;
+  /** Brings weights in and out of a model that was made `away`; without it all of them stay on the device. */
+  readonly residency?: Residency;
+  /** Where boundary activations wait between forward and backward; without it, on the device. */
+  readonly offload?: ByteStore;
 }
 
 export interface StepInput {
@@ -68,7 +79,13 @@ export class Program {
   readonly step: StepTensor;
   readonly accumulate: Accumulation;
   readonly headForm: HeadForm;
+  /** Of a step of one pass, transfers included. */
   readonly actions: readonly Action[];
+  readonly residency: Residency | null;
+  readonly offload: Carrier | null;
+  private readonly work: readonly Work[];
+  private readonly absences: Absences;
+  private readonly passActions = new Map<string, readonly Action[]>();
   private readonly options: ProgramOptions;
   private readonly store: BatchStore;
   private readonly stageParameters: readonly (readonly Parameter[])[];
@@ -86,8 +103,24 @@ export class Program {
     this.store = new BatchStore(device, options, { microBatches: options.microBatches, step: this.step, headForm: this.headForm });
     this.stageParameters = model.stages.map((stage) => stage.parameters());
     const input = { rank: 0, placement: model.stages.map(() => 0), microBatches: options.microBatches };
-    this.actions = (options.schedule ?? breadthFirst)(input);
-    checkSchedule(this.actions, input);
+    this.work = (options.schedule ?? breadthFirst)(input);
+    checkSchedule(this.work, input);
+    this.residency = options.residency ?? null;
+    this.offload = options.offload === undefined ? null : new Carrier(device, options.offload);
+    const boundaries = this.offload === null ? [] : absentBoundaries(this.work, model.stages.length).map((away, s) => away && !this.keeps(s));
+    this.absences = { weights: this.residency?.streamed ?? [], boundaries };
+    this.actions = this.actionsOf({ first: true, last: true, writes: true });
+  }
+
+  /** What one pass does, in order. */
+  actionsOf(pass: PassKind): readonly Action[] {
+    const key = `${pass.first} ${pass.last} ${pass.writes}`;
+    const known = this.passActions.get(key);
+    if (known !== undefined) return known;
+    const actions = withTransfers(this.work, this.absences, pass);
+    checkTransfers(actions, this.absences, pass);
+    this.passActions.set(key, actions);
+    return actions;
   }
 
   /**
@@ -120,7 +153,7 @@ export class Program {
       const count = countTrained(host);
       this.step.begin({ step: 1, seed: 0, lr: 0, trained: count });
       this.step.clearLoss();
-      this.forwardOnly();
+      await this.forwardOnly();
       lossSum += (await this.step.outcome()).lossSum;
       trained += count;
     }
@@ -149,30 +182,26 @@ export class Program {
     return this.options.keeps?.(stage) ?? false;
   }
 
-  private forwardOnly(): void {
+  private async forwardOnly(): Promise<void> {
     const undertaking = this.device.arena.undertake();
+    let arriving: Tensor | null = null;
     try {
-      this.walkForward();
+      await visitStages(this.model, (s) => {
+        const before: Tensor | null = arriving;
+        arriving = this.device.under({ category: 'workspace', recorder: null }, () =>
+          this.device.own(() => {
+            const result = this.model.stages[s]!.forward(this.batch(0), before);
+            return { result, keep: result === null ? [] : [result] };
+          }),
+        );
+        before?.dispose();
+      });
     } catch (error) {
       undertaking.rollback();
       throw error;
     }
+    (arriving as Tensor | null)?.dispose();
     undertaking.commit();
-  }
-
-  private walkForward(): void {
-    let arriving: Tensor | null = null;
-    for (const stage of this.model.stages) {
-      const before: Tensor | null = arriving;
-      arriving = this.device.under({ category: 'workspace', recorder: null }, () =>
-        this.device.own(() => {
-          const result = stage.forward(this.batch(0), before);
-          return { result, keep: result === null ? [] : [result] };
-        }),
-      );
-      before?.dispose();
-    }
-    arriving?.dispose();
   }
 
   private async rejection(at: number, context: { input: StepInput; settled: readonly Parameter[]; lossSum: number }): Promise<LomoError> {
@@ -190,6 +219,7 @@ export class Program {
       const narrow = p?.dtype === 'f16' ? ', or its update leaves the range of f16 (65504)' : '';
       return new LomoError('NonFiniteGradient', `step ${step}: the gradient of ${path} is not finite${narrow}; no weight has changed`, { step, at: path });
     }
+    this.residency?.tear();
     return new LomoError('TornStep', `step ${step}: the gradient of ${path} is not finite; ${at} parameters had been updated before it. Go back to the last checkpoint.`, {
       step,
       settled: at,

@@ -2,12 +2,12 @@
 import fc from 'fast-check';
 import { isLomoError } from '@lomo/tensor';
 import { describe, expect, test } from 'vitest';
-import type { Action } from '../src/index.ts';
+import type { Work } from '../src/index.ts';
 import { breadthFirst, checkSchedule, printSchedule } from '../src/index.ts';
 
 const input = { rank: 0, placement: [0, 0, 0], microBatches: 2 };
 const sound = breadthFirst(input);
-const refusal = (actions: readonly Action[], over = input): string => {
+const refusal = (actions: readonly Work[], over = input): string => {
   try {
     checkSchedule(actions, over);
   } catch (error) {
@@ -16,7 +16,7 @@ const refusal = (actions: readonly Action[], over = input): string => {
   }
   return 'accepted';
 };
-const without = (kind: Action['kind'], stage: number, microBatch: number): Action[] =>
+const without = (kind: Work['kind'], stage: number, microBatch: number): Work[] =>
   sound.filter((a) => !(a.kind === kind && a.stage === stage && a.microBatch === microBatch));
 
 test('breadth-first takes every micro-batch through a stage before the next stage begins', () => {
@@ -42,7 +42,7 @@ test('whatever the placement, each rank does each of its actions once, and its s
 });
 
 test('depth first is sound too: one micro-batch all the way, then the next', () => {
-  const one = (microBatch: number): Action[] => [
+  const one = (microBatch: number): Work[] => [
     { kind: 'forward', stage: 0, microBatch },
     { kind: 'forward', stage: 1, microBatch },
     ...[2, 1, 0].map((stage) => ({ kind: 'backward' as const, stage, microBatch })),
@@ -51,7 +51,7 @@ test('depth first is sound too: one micro-batch all the way, then the next', () 
 });
 
 describe('refused', () => {
-  const cases: readonly (readonly [string, readonly Action[], RegExp])[] = [
+  const cases: readonly (readonly [string, readonly Work[], RegExp])[] = [
     ['a forward before what arrives', sound.toSpliced(0, 4, ...sound.slice(2, 4), ...sound.slice(0, 2)), /forward of stage 1, micro-batch 0, runs before forward 0/],
     ['a missing forward', without('forward', 0, 1), /stage 1, micro-batch 1, runs before forward 0/],
     ['a walk before the gradient', without('backward', 2, 1), /backward of stage 1, micro-batch 1, runs before backward 2/],

@@ -14,6 +14,8 @@ export interface ToyOptions {
   readonly dtype?: DType;
   /** Who learns; everybody unless given. */
   readonly trainable?: (path: string) => boolean;
+  /** Parameters begin without a byte of the device; `load` fills them. */
+  readonly away?: boolean;
 }
 
 const heads = 4;
@@ -101,15 +103,19 @@ class ToyHead extends Stage {
 
 export class Toy extends Module {
   readonly stages: readonly Stage[];
+  /** The seed's weights of parameters that are made away. */
+  readonly initial = new Map<Parameter, ArrayBufferView>();
 
   constructor(device: Device, options: ToyOptions = {}) {
     super();
-    const { blocks = 2, tied = false, vocabulary = 37, hidden = 16, seed = 1, dtype = 'f32', trainable = () => true } = options;
+    const { away = false, blocks = 2, tied = false, vocabulary = 37, hidden = 16, seed = 1, dtype = 'f32', trainable = () => true } = options;
     const random = new Random(seed);
     const make = (name: string, shape: readonly number[]): Parameter => {
-      const p = device.parameter(name, { shape, dtype, trainable: trainable(name) });
+      const p = device.parameter(name, { shape, dtype, trainable: trainable(name), away });
       const size = shape.reduce((a, b) => a * b, 1);
-      device.write(p, encode(dtype, shape.length === 1 ? random.normal(size, 0.1, name.includes('norm') ? 1 : 0) : random.normal(size, 0.25)));
+      const values = encode(dtype, shape.length === 1 ? random.normal(size, 0.1, name.includes('norm') ? 1 : 0) : random.normal(size, 0.25));
+      if (away) this.initial.set(p, values);
+      else device.write(p, values);
       return p;
     };
     const frequencies = device.allocate({ shape: [hidden / heads / 2], dtype: 'f32' }, 'weights');
@@ -120,6 +126,14 @@ export class Toy extends Module {
       ...Array.from({ length: blocks }, (_, i) => new ToyBlock(`block ${i}`, hidden, make, frequencies)),
       new ToyHead(make('norm', [hidden]), tied ? table : make('head', [vocabulary, hidden])),
     ];
+  }
+}
+
+/** Writes the seed's weights where the parameters are. */
+export async function fillAway(toy: Toy): Promise<void> {
+  for (const [p, values] of toy.initial) {
+    if (p.away) await p.home!.write(new Uint8Array(values.buffer, values.byteOffset, values.byteLength), 0);
+    else p.device.write(p, values);
   }
 }
 

@@ -2,12 +2,12 @@
 import { createHash } from 'node:crypto';
 import { Optimizer, optimOps } from '@lomo/optim';
 import type { OptimizerOptions } from '@lomo/optim';
-import { Dense, Device, Grad, isLomoError, ReferenceBackend, tensorOps } from '@lomo/tensor';
-import type { LomoError, Op, Parameter, ReferenceOptions, Stage, Tensor } from '@lomo/tensor';
-import type { HostBatch, ProgramOptions, ProgramPass, StepResult } from '../src/index.ts';
-import { Program } from '../src/index.ts';
+import { Dense, Device, Grad, isLomoError, Parameter, ReferenceBackend, tensorOps } from '@lomo/tensor';
+import type { LomoError, Op, ReferenceOptions, Stage, Tensor } from '@lomo/tensor';
+import type { ByteStore, HostBatch, ProgramOptions, ProgramPass, StepResult } from '../src/index.ts';
+import { Program, Residency } from '../src/index.ts';
 import type { ToyOptions } from './toy.ts';
-import { cut, Toy, toyBatches } from './toy.ts';
+import { cut, fillAway, Toy, toyBatches } from './toy.ts';
 
 export const segment = 4;
 
@@ -26,6 +26,10 @@ export interface TrialOptions extends ToyOptions, Partial<Pick<ProgramOptions, '
   readonly on?: Device;
   /** Ops beyond those of tensor and optim. */
   readonly ops?: readonly Op[];
+  /** Weights come from and go to here; `load` first. */
+  readonly stream?: ByteStore;
+  /** Boundary activations wait here. */
+  readonly offload?: ByteStore;
   /** The stages to run, made from the toy's. */
   readonly stages?: (stages: readonly Stage[], device: Device) => readonly Stage[];
 }
@@ -44,6 +48,8 @@ export class Trial {
   readonly parameters: readonly Parameter[];
   readonly optimizer: Optimizer;
   readonly program: Program;
+  readonly residence: Residency | null;
+  private readonly toy: Toy;
   private readonly options: TrialOptions;
 
   constructor(options: TrialOptions) {
@@ -51,8 +57,9 @@ export class Trial {
     this.options = options;
     this.backend = referenceBackend(options);
     this.device = options.on ?? new Device(this.backend, { bytes: 1 << 20, ...(tileBytes === undefined ? {} : { tileBytes }) });
-    const toy = new Toy(this.device, { blocks: 1, hidden: 8, vocabulary: 19, ...options });
+    const toy = (this.toy = new Toy(this.device, { blocks: 1, hidden: 8, vocabulary: 19, ...options, away: options.stream !== undefined }));
     this.stages = options.stages?.(toy.stages, this.device) ?? toy.stages;
+    this.residence = options.stream === undefined ? null : new Residency(this.device, toy, options.stream);
     this.parameters = [...new Set(this.stages.flatMap((stage) => stage.parameters()))];
     this.optimizer = new Optimizer(this.device, this.parameters, optimizer);
     this.program = new Program(this.device, this, {
@@ -64,7 +71,15 @@ export class Trial {
       ...(accumulate === undefined ? {} : { accumulate }),
       ...(headForm === undefined ? {} : { headForm }),
       ...(schedule === undefined ? {} : { schedule }),
+      ...(this.residence === null ? {} : { residency: this.residence }),
+      ...(options.offload === undefined ? {} : { offload: options.offload }),
     });
+  }
+
+  /** Fills the weights that come and go. */
+  async load(): Promise<this> {
+    await fillAway(this.toy);
+    return this;
   }
 
   /** The micro-batches of step `n`: the same stream of tokens however many there are. */
@@ -125,6 +140,12 @@ export class Trial {
 
   /** SHA-256 of a tensor: the float64 values behind f32, the bits of 16-bit ones. */
   async hash(tensor: Tensor): Promise<string> {
+    if (tensor instanceof Parameter && tensor.away) {
+      const raw = new Uint8Array(tensor.bytes);
+      await tensor.home!.read(raw, 0);
+      const values = tensor.dtype === 'f32' ? new Uint8Array(Float64Array.from(new Float32Array(raw.buffer)).buffer) : raw;
+      return createHash('sha256').update(values).digest('hex');
+    }
     const bytes = tensor.dtype === 'f32' ? this.backend.readExact(tensor) : await this.device.read(tensor);
     return createHash('sha256').update(new Uint8Array(bytes.buffer)).digest('hex');
   }
@@ -140,7 +161,7 @@ export class Trial {
 
 /** The digest after `steps` steps, two unless given. */
 export async function trained(options: TrialOptions, steps = 2): Promise<string> {
-  const trial = new Trial(options);
+  const trial = await new Trial(options).load();
   for (let n = 1; n <= steps; n++) await trial.step(n);
   return trial.digest();
 }

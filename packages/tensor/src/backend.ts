@@ -15,6 +15,11 @@ export interface Memory {
   readonly id: number;
   /** Gives the reservation back; work already enqueued on it finishes first. */
   free(): void;
+  /**
+   * Bytes [offset, offset + bytes) in place, where they are this process's own. What goes through them is ordered with no queue: whoever
+   * uses them waits for the queue first, and is done before `free`. Absent where the host cannot see them.
+   */
+  host?(offset: number, bytes: number): Uint8Array;
 }
 
 /** Where a kernel reads or writes: a contiguous row-major tensor at a byte offset of a memory. */

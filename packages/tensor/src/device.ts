@@ -142,10 +142,10 @@ export class Device {
     return new Tensor(this, this.arena.allocate(bytesOf(spec), category, name), { shape, dtype, owning: true });
   }
 
-  /** A new parameter, owned by the module that asked. */
-  parameter(path: string, spec: Spec & { readonly trainable?: boolean }): Parameter {
+  /** A new parameter, owned by the module that asked; `away`: without a byte of the arena, until it arrives on a block. */
+  parameter(path: string, spec: Spec & { readonly trainable?: boolean; readonly away?: boolean }): Parameter {
     if (!isReal(spec.dtype)) throw new LomoError('DTypeError', `${path}: a parameter cannot be ${spec.dtype}`);
-    const block = this.arena.allocate(bytesOf(spec), 'weights', path);
+    const block = spec.away === true ? null : this.arena.allocate(bytesOf(spec), 'weights', path);
     return new Parameter(this, block, { shape: spec.shape, dtype: spec.dtype, path, trainable: spec.trainable ?? true });
   }
 
@@ -305,6 +305,11 @@ export class Device {
   /** Values as numbers after all work enqueued so far. */
   async readNumbers(from: Tensor): Promise<Float64Array> {
     return decode(from.dtype, await this.read(from));
+  }
+
+  /** Resolves when everything enqueued so far has been done; rejects with what poisoned the backend. */
+  async reached(): Promise<void> {
+    await this.backend.read({ memory: this.memory, offset: 0, shape: [1], dtype: 'u8' });
   }
 
   /** Gives the memory back. */

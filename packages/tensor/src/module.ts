@@ -50,7 +50,21 @@ export abstract class Stage extends Module {
   abstract forward(batch: Batch, arriving: Tensor | null): Tensor | null;
 }
 
+/** Who brings stages' parameters onto the device and lets them go again, where they do not all stay there. */
+export interface Residence {
+  /** Calls `body` for stages 0 to `count` - 1 in turn, each while its parameters are there and the next ones are on their way. Nothing is written back. */
+  visit(count: number, body: (stage: number) => void): Promise<void>;
+}
+
 /** What a program trains: stages in order. Tied parameters are one object in two stages. */
 export interface Model {
   readonly stages: readonly Stage[];
+  /** Absent or null where every parameter stays on the device. */
+  readonly residence?: Residence | null;
+}
+
+/** Calls `body` for the first `count` stages of a model in order, each while its parameters are on the device. */
+export async function visitStages({ stages, residence }: Model, body: (stage: number) => void, count = stages.length): Promise<void> {
+  if (residence) await residence.visit(count, body);
+  else for (let stage = 0; stage < count; stage++) body(stage);
 }

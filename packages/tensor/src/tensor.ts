@@ -4,26 +4,36 @@ import type { Memory, Region } from './backend.ts';
 import type { Device } from './device.ts';
 import type { DType } from './dtype.ts';
 import { sizeOf } from './dtype.ts';
-import { shapeError } from './errors.ts';
+import { LomoError, shapeError } from './errors.ts';
 import { numel } from './shape.ts';
 
-/** A contiguous row-major array on a device. `offset` is in bytes from the start of the device's memory. */
+/** A contiguous row-major array on a device. */
 export class Tensor implements Region, Disposable {
   readonly device: Device;
-  readonly block: Block;
   readonly shape: readonly number[];
   readonly dtype: DType;
-  readonly offset: number;
-  private owning: boolean;
+  protected held: Block;
+  protected start: number;
+  protected owning: boolean;
 
   /** Made by a Device; `owning` handles give their share of the block back when disposed, views do not. */
   constructor(device: Device, block: Block, spec: { shape: readonly number[]; dtype: DType; offset?: number; owning?: boolean }) {
     this.device = device;
-    this.block = block;
+    this.held = block;
     this.shape = spec.shape;
     this.dtype = spec.dtype;
-    this.offset = spec.offset ?? block.offset;
+    this.start = spec.offset ?? block.offset;
     this.owning = spec.owning ?? false;
+  }
+
+  /** The piece of the arena it lies in. */
+  get block(): Block {
+    return this.held;
+  }
+
+  /** Bytes from the start of the device's memory. */
+  get offset(): number {
+    return this.start;
   }
 
   get memory(): Memory {
@@ -67,7 +77,7 @@ export class Tensor implements Region, Disposable {
   dispose(): void {
     if (!this.owning) return;
     this.owning = false;
-    this.device.arena.release(this.block);
+    this.device.arena.release(this.held);
   }
 
   [Symbol.dispose](): void {
@@ -79,16 +89,63 @@ export class Tensor implements Region, Disposable {
   }
 }
 
-/** A trainable (or frozen) weight. `path` is its name in the checkpoint: 'model.layers.3.mlp.up_proj.weight'. */
+/** Where a parameter's bytes are while it is not on the device: raw elements, `position` in bytes from its start. Both move all or throw. */
+export interface Home {
+  read(into: Uint8Array, position: number): Promise<void>;
+  write(from: Uint8Array, position: number): Promise<void>;
+}
+
+const nowhere: Block = { offset: 0, bytes: 0, category: 'weights', owners: 0 };
+
+/**
+ * A trainable (or frozen) weight. `path` is its name in the checkpoint: 'model.layers.3.mlp.up_proj.weight'. It owns a share of the block it
+ * is on; one that is `away` is on none, and whoever reads it as a tensor is told so.
+ */
 export class Parameter extends Tensor {
   readonly path: string;
   readonly trainable: boolean;
   /** Counts settles; every op walked back asserts that it meets the version it recorded. */
   version = 0;
+  /** Where its bytes are while it is away; null for a parameter that stays. */
+  home: Home | null = null;
 
-  constructor(device: Device, block: Block, spec: { shape: readonly number[]; dtype: DType; path: string; trainable: boolean }) {
-    super(device, block, { ...spec, owning: true });
+  /** `block` null: it begins away. */
+  constructor(device: Device, block: Block | null, spec: { shape: readonly number[]; dtype: DType; path: string; trainable: boolean }) {
+    super(device, block ?? nowhere, { ...spec, owning: block !== null });
     this.path = spec.path;
     this.trainable = spec.trainable;
+  }
+
+  /** True while it is on no block of the device. */
+  get away(): boolean {
+    return !this.owning;
+  }
+
+  /** From now on it is at byte `offset` of the memory, in `block`, of which it takes a share. */
+  arrive(block: Block, offset: number = block.offset): void {
+    if (!this.away) throw new LomoError('ParameterHere', `${this.path} is on the device already`, { path: this.path });
+    this.device.arena.retain(block);
+    this.held = block;
+    this.start = offset;
+    this.owning = true;
+  }
+
+  /** Gives its share of the block back: it is away. */
+  leave(): void {
+    this.dispose();
+    this.held = nowhere;
+  }
+
+  override get block(): Block {
+    return this.here(this.held);
+  }
+
+  override get offset(): number {
+    return this.here(this.start);
+  }
+
+  private here<T>(value: T): T {
+    if (this.owning) return value;
+    throw new LomoError('ParameterAway', `${this.path} is not on the device: its stage is not gathered`, { path: this.path });
   }
 }

@@ -24,6 +24,7 @@ class CpuDevice {
 
   Reservation reserve(std::int32_t place, double bytes, std::size_t reserved);
   void release(const Reservation& r);
+  bool visible(const Reservation&) const { return true; }  // to the host, by its own addresses
   std::size_t workspace(const Kernel& kernel, const Call& call);
 
   // The executor's thread.

@@ -14,6 +14,7 @@
 
 #include "lomo/executor.h"
 #include "lomo/packet.h"
+#include "lomo/views.h"
 
 namespace lomo {
 
@@ -34,7 +35,7 @@ class Verbs : public Napi::ObjectWrap<Verbs<D>> {
   static Napi::Function define(Napi::Env env) {
     return Verbs::DefineClass(env, "NativeBackend",
                               {method<&Verbs::find>("find"), method<&Verbs::attributes>("attributes"), method<&Verbs::supported>("supported"),
-                               method<&Verbs::reserve>("reserve"), method<&Verbs::release>("release"), method<&Verbs::launch>("launch"),
+                               method<&Verbs::reserve>("reserve"), method<&Verbs::release>("release"), method<&Verbs::view>("view"), method<&Verbs::launch>("launch"),
                                method<&Verbs::workspace>("workspace"), method<&Verbs::copy>("copy"), method<&Verbs::write>("write"),
                                method<&Verbs::read>("read"), method<&Verbs::reserved>("reserved"), method<&Verbs::counters>("counters"),
                                method<&Verbs::facts>("facts"), method<&Verbs::time>("time"), method<&Verbs::timed>("timed"),
@@ -129,9 +130,22 @@ class Verbs : public Napi::ObjectWrap<Verbs<D>> {
     return Napi::Number::New(info.Env(), memories_.add(device_->reserve(static_cast<std::int32_t>(number(info, 0)), number(info, 1), memories_.reserved())));
   }
 
+  // view(memory): its own bytes, one ArrayBuffer until it is released; null where the host cannot see them
+  Napi::Value view(const Info& info) {
+    open();
+    void* data = memories_.locate(number(info, 0), 0, 0);
+    const auto id = static_cast<std::size_t>(number(info, 0));
+    if constexpr (requires(const Reservation& r) { device_->visible(r); }) {
+      const Reservation& r = memories_.all()[id];
+      if (device_->visible(r)) return views_.of(info.Env(), id, data, r.bytes);
+    }
+    return info.Env().Null();
+  }
+
   Napi::Value release(const Info& info) {
     open();
     const Reservation r = memories_.remove(number(info, 0));
+    views_.detach(info.Env(), static_cast<std::size_t>(number(info, 0)));
     if (executor_->idle()) {
       device_->release(r);
     } else {
@@ -334,6 +348,7 @@ class Verbs : public Napi::ObjectWrap<Verbs<D>> {
   void shut() {
     if (executor_ == nullptr) return;
     executor_.reset();
+    views_.detach_all(this->Env());
     for (const Reservation& r : memories_.all())
       if (r.data != nullptr) device_->release(r);
     memories_ = {};
@@ -349,6 +364,7 @@ class Verbs : public Napi::ObjectWrap<Verbs<D>> {
   std::unique_ptr<Executor<D>> executor_;
   napi_threadsafe_function wake_ = nullptr;
   Memories memories_;
+  Views views_;
   Command query_;
   std::uint64_t launches_ = 0;
   int pending_ = 0;

@@ -17,7 +17,8 @@ export class DryBackend implements Backend {
   }
 
   memory(place: Place, bytes: number): Memory {
-    return { place, bytes, id: 0, free: () => {} };
+    const nothing = new Uint8Array(0);
+    return { place, bytes, id: 0, free: () => {}, host: () => nothing };
   }
 
   kernel(name: string, signature: KernelSignature): Kernel | null {
