@@ -3,7 +3,7 @@
 /** What went wrong, for programs. */
 export type DataErrorCode =
   | 'BadLine' | 'BadOption' | 'EmptyDataset' | 'MissingFile' | 'UnknownFormat' | 'BadTemplate'
-  | 'MissingTokenizer' | 'BadTokenizer' | 'UnsupportedTokenizer' | 'TokenizerTimeout' | 'TokenizerWorker' | 'TokenizerClosed' | 'NoEndOfText' | 'DoubleBos'
+  | 'MissingTokenizer' | 'BadTokenizer' | 'UnsupportedTokenizer' | 'TokenizerTimeout' | 'TokenizerOutput' | 'TokenizerWorker' | 'TokenizerClosed' | 'NoEndOfText' | 'DoubleBos'
   | 'TokenOutOfRange' | 'AllMasked' | 'Overlong' | 'CapacityTooSmall' | 'MicroBatchesTooFew' | 'SegmentsTooMany' | 'StepOutOfRange';
 
 /** An error of the data pipeline; the message names the place (`path:line` where there is one) and the next step. */

@@ -48,10 +48,18 @@ export function checkTemplate(template: Template): void {
   }
 }
 
+/** Most characters that a template may make of one row: a placeholder may stand in it many times, and a field may be long. */
+const renderedLimit = 64 * 2 ** 20;
+
 function fill(text: string, fields: Readonly<Record<string, unknown>>, place: string): string {
+  let characters = text.length;
   return text.replace(/\{([A-Za-z_]\w*)\}/g, (_, key: string) => {
     const value = Object.hasOwn(fields, key) ? fields[key] : undefined;
-    if (typeof value === 'string') return value;
+    if (typeof value === 'string') {
+      characters += value.length;
+      if (characters > renderedLimit) throw new DataError('BadTemplate', `${place}: the template makes over ${renderedLimit} characters of this row; use {${key}} less often, or shorten the field`, { limit: renderedLimit });
+      return value;
+    }
     throw new DataError('BadTemplate', `${place}: the template asks for {${key}}, but the row's '${key}' is ${value === undefined ? 'absent' : `a ${typeof value}`}; keys found: ${Object.keys(fields).slice(0, 20).join(', ')}`);
   });
 }

@@ -1,5 +1,6 @@
 // A streaming line reader whose memory is bounded by the longest line it accepts; what cannot be read becomes a problem, never a guess.
 import { createReadStream } from 'node:fs';
+import { stat } from 'node:fs/promises';
 import { DataError } from '../errors.ts';
 
 /** One line without its line end (LF or CRLF), numbered from 1; `problem` says why a line has no text. */
@@ -12,7 +13,7 @@ const carriageReturn = 0x0d;
 
 /**
  * Lines of a UTF-8 file. A byte order mark at the start is dropped. Longer lines than `maxBytes`, invalid UTF-8 and NUL bytes
- * come as problems. Throws DataError MissingFile where the file cannot be opened or read.
+ * come as problems. Throws DataError MissingFile where the file cannot be opened or read, or is a device.
  */
 export async function* readLines(path: string, maxBytes: number): AsyncGenerator<Line, void, undefined> {
   const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
@@ -33,6 +34,11 @@ export async function* readLines(path: string, maxBytes: number): AsyncGenerator
     number += 1;
     return line;
   };
+  // A device may have no end. A pipe has one, and is how data may come from another program.
+  const facts = await stat(path).catch((cause: unknown) => {
+    throw unreadable(path, cause);
+  });
+  if (facts.isCharacterDevice() || facts.isBlockDevice() || facts.isSocket()) throw new DataError('MissingFile', `${path}: is a device or a socket, expected a file`, { path });
   const stream = createReadStream(path, { highWaterMark: 256 * 1024 });
   try {
     for await (const chunk of stream as AsyncIterable<Buffer>) {

@@ -1,45 +1,15 @@
 // Builds a tokenizer from a Hugging Face folder with @huggingface/tokenizers, around that library's known faults.
 // Plain JavaScript with checked types: worker threads start from this file as it is, from the sources and from the bundle alike.
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Tokenizer } from '@huggingface/tokenizers';
+import { configLimit, failure, readJson, readText, tokenizerLimit } from './folder.js';
 
-const maxFileBytes = 512 * 1024 * 1024;
-
-/**
- * @param {string} code
- * @param {string} message
- * @returns {Error}
- */
-function failure(code, message) {
-  return Object.assign(new Error(message), { code });
-}
-
-/**
- * @param {string} path
- * @returns {string}
- */
-function readText(path) {
-  const bytes = readFileSync(path);
-  if (bytes.length > maxFileBytes) throw failure('BadTokenizer', `${path}: ${bytes.length} bytes, expected at most ${maxFileBytes}`);
-  return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
-}
-
-/**
- * @param {string} path
- * @returns {Record<string, any>}
- */
-function readJson(path) {
-  let value;
-  try {
-    value = JSON.parse(readText(path));
-  } catch (cause) {
-    if (cause instanceof Error && 'code' in cause && cause.code === 'BadTokenizer') throw cause;
-    throw failure('BadTokenizer', `${path}: unreadable as JSON (${cause instanceof Error ? cause.message : String(cause)}); copy the file again`);
-  }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw failure('BadTokenizer', `${path}: expected a JSON object`);
-  return value;
-}
+/** Tokens that one character may become (a ligature of eighteen letters, each of three bytes), and those of an empty text. */
+const idsPerCharacter = 64;
+const idsOfNothing = 1024;
+/** Characters that one token may become, and those of none. */
+const charactersPerId = 1024;
 
 /**
  * The tokenizer.json that GPT-2's vocab.json and merges.txt stand for: byte-level BPE, no prefix space, no BOS.
@@ -47,13 +17,13 @@ function readJson(path) {
  * @returns {Record<string, any>}
  */
 function fromVocabAndMerges(folder) {
-  const vocab = readJson(join(folder, 'vocab.json'));
+  const vocab = readJson(folder, 'vocab.json', tokenizerLimit);
   const merges = [];
-  for (const [i, raw] of readText(join(folder, 'merges.txt')).split('\n').entries()) {
+  for (const [i, raw] of readText(folder, 'merges.txt', tokenizerLimit).split('\n').entries()) {
     const line = raw.endsWith('\r') ? raw.slice(0, -1) : raw;
     if (line === '' || (i === 0 && line.startsWith('#version'))) continue;
     const pair = line.split(' ');
-    if (pair.length !== 2) throw failure('BadTokenizer', `${join(folder, 'merges.txt')}:${i + 1}: ${JSON.stringify(line)}, expected two tokens with one space between`);
+    if (pair.length !== 2) throw failure('BadTokenizer', `${join(folder, 'merges.txt')}:${i + 1}: ${JSON.stringify(line.slice(0, 80))}, expected two tokens with one space between`);
     merges.push(pair);
   }
   const end = '<|endoftext|>';
@@ -94,18 +64,18 @@ function keepByteOrderMarks(decoder) {
 export function loadEngine(folder) {
   const path = join(folder, 'tokenizer.json');
   const whole = existsSync(path);
-  const read = whole ? readJson(path) : fromVocabAndMerges(folder);
+  const read = whole ? readJson(folder, 'tokenizer.json', tokenizerLimit) : fromVocabAndMerges(folder);
   refuseUnsupported(read, folder);
   const description = { ...read, added_tokens: read['added_tokens'] ?? [], normalizer: read['normalizer'] ?? null, pre_tokenizer: read['pre_tokenizer'] ?? null, post_processor: read['post_processor'] ?? null, decoder: read['decoder'] ?? null };
-  const configPath = join(folder, 'tokenizer_config.json');
-  const config = existsSync(configPath) ? readJson(configPath) : {};
-  const special = existsSync(join(folder, 'special_tokens_map.json')) ? readJson(join(folder, 'special_tokens_map.json')) : {};
+  /** @param {string} name */
+  const optional = (name) => (existsSync(join(folder, name)) ? readJson(folder, name, configLimit) : {});
+  const [config, special] = [optional('tokenizer_config.json'), optional('special_tokens_map.json')];
   let tokenizer;
   try {
     // Clean-up joins " ," to "," when decoding: off unless the folder asks for it, so that decoding gives back what was encoded.
     tokenizer = new Tokenizer(description, { ...config, clean_up_tokenization_spaces: config['clean_up_tokenization_spaces'] ?? false });
   } catch (cause) {
-    throw failure('BadTokenizer', `${whole ? path : folder}: ${cause instanceof Error ? cause.message : String(cause)}`);
+    throw failure('BadTokenizer', `${whole ? path : folder}: ${(cause instanceof Error ? cause.message : String(cause)).slice(0, 300)}`);
   }
   keepByteOrderMarks(tokenizer.decoder);
 
@@ -126,6 +96,7 @@ export function loadEngine(folder) {
     encode(text, specialTokens) {
       if (text === '' && description.post_processor === null) return new Int32Array(0);
       const { ids } = tokenizer.encode(text, { add_special_tokens: specialTokens });
+      if (ids.length > idsOfNothing + idsPerCharacter * text.length) throw failure('TokenizerOutput', `${folder}: a text of ${text.length} characters became ${ids.length} tokens; at most ${idsPerCharacter} a character are taken: the tokenizer is hostile or broken`);
       for (const id of ids) if (id === undefined) throw failure('BadTokenizer', `${folder}: text ${JSON.stringify(text.slice(0, 60))} has no token and the tokenizer names no unknown token`);
       return Int32Array.from(ids);
     },
@@ -135,7 +106,9 @@ export function loadEngine(folder) {
       for (const id of ids) {
         if (tokenizer.id_to_token(id) === undefined) throw failure('TokenOutOfRange', `token id ${id} is not in the vocabulary of ${folder} (${vocabSize} tokens); was it made by another tokenizer?`);
       }
-      return tokenizer.decode([...ids], { skip_special_tokens: skipSpecialTokens });
+      const text = tokenizer.decode([...ids], { skip_special_tokens: skipSpecialTokens });
+      if (text.length > charactersPerId * (ids.length + 1)) throw failure('TokenizerOutput', `${folder}: ${ids.length} tokens became a text of ${text.length} characters; at most ${charactersPerId} a token are taken: the tokenizer is hostile or broken`);
+      return text;
     },
   };
 }

@@ -24,20 +24,37 @@ interface Thread {
   up: boolean;
 }
 
-/** A pool of at most `threads` workers, started as work arrives. A job that takes longer than `budgetMs` fails with TokenizerTimeout and its thread ends. */
+/** Milliseconds that loading may take; GPT-2 takes 300. */
+const loadMs = 120_000;
+
+/** How a pool runs. */
+export interface PoolOptions {
+  readonly threads: number;
+  /** Milliseconds that each job may take. */
+  readonly budgetMs: number;
+  /** Heap of each worker, in MiB. */
+  readonly heapMb: number;
+}
+
+/**
+ * A pool of at most `threads` workers, started as work arrives. A job that takes longer than `budgetMs` fails with TokenizerTimeout and its
+ * thread ends; one that takes more than `heapMb` fails with TokenizerWorker.
+ */
 export class TokenizerPool {
   private readonly folder: string;
   private readonly limit: number;
   private readonly budgetMs: number;
+  private readonly heapMb: number;
   private readonly threads = new Set<Thread>();
   private readonly queue: Pending[] = [];
   private nextId = 0;
   private closed = false;
 
-  constructor(folder: string, threads: number, budgetMs: number) {
+  constructor(folder: string, { threads, budgetMs, heapMb }: PoolOptions) {
     this.folder = folder;
     this.limit = threads;
     this.budgetMs = budgetMs;
+    this.heapMb = heapMb;
   }
 
   /** Starts the first thread and tells what it loaded. */
@@ -73,7 +90,7 @@ export class TokenizerPool {
   }
 
   private start(): Thread {
-    const worker = new Worker(new URL('./worker.js', import.meta.url), { workerData: { folder: this.folder }, execArgv: [] });
+    const worker = new Worker(new URL('./worker.js', import.meta.url), { workerData: { folder: this.folder }, execArgv: [], resourceLimits: { maxOldGenerationSizeMb: this.heapMb } });
     let settle: { resolve: (facts: TokenizerFacts) => void; reject: (error: Error) => void } | null = null;
     const ready = new Promise<TokenizerFacts>((resolve, reject) => { settle = { resolve, reject }; });
     ready.catch(() => undefined);   // the jobs carry this error too; without a listener Node would end the process
@@ -83,8 +100,11 @@ export class TokenizerPool {
       settle?.reject(error);
       if (!thread.up) for (const waiting of this.queue.splice(0)) waiting.reject(error);
       void this.end(thread, error);
+      // The other jobs are not to wait for a thread that is gone.
+      if (this.queue.length > 0 && !this.closed) this.start();
     };
-    worker.on('error', (cause) => fail(new DataError('TokenizerWorker', `tokenizer of ${this.folder}: its worker thread failed (${cause instanceof Error ? cause.message : String(cause)})`, {}, cause)));
+    thread.timer = setTimeout(() => fail(new DataError('TokenizerTimeout', `tokenizer of ${this.folder}: loading took over ${loadMs} ms and was ended; the tokenizer is hostile or broken`)), loadMs);
+    worker.on('error', (cause) => fail(new DataError('TokenizerWorker', `tokenizer of ${this.folder}: its worker thread failed (${cause instanceof Error ? cause.message : String(cause)}); ${isOutOfMemory(cause) ? `a tokenizer may take ${this.heapMb} MiB: it is hostile or broken, or heapMb is to be raised` : 'open the tokenizer again'}`, {}, cause)));
     worker.on('exit', (code) => {
       if (this.threads.has(thread)) fail(new DataError('TokenizerWorker', `tokenizer of ${this.folder}: its worker thread ended with ${code}; open the tokenizer again`));
     });
@@ -92,7 +112,7 @@ export class TokenizerPool {
       if (response.kind === 'ready') {
         thread.up = true;
         settle?.resolve(response.facts);
-        worker.unref();
+        this.release(thread);
         this.dispatch();
         return;
       }
@@ -141,7 +161,11 @@ export class TokenizerPool {
   }
 }
 
-const workerCodes: readonly DataErrorCode[] = ['BadTokenizer', 'UnsupportedTokenizer', 'TokenOutOfRange', 'TokenizerWorker'];
+function isOutOfMemory(cause: unknown): boolean {
+  return cause instanceof Error && 'code' in cause && cause.code === 'ERR_WORKER_OUT_OF_MEMORY';
+}
+
+const workerCodes: readonly DataErrorCode[] = ['BadTokenizer', 'UnsupportedTokenizer', 'TokenOutOfRange', 'TokenizerOutput', 'TokenizerWorker'];
 
 /** The code of an engine's error, TokenizerWorker where it is none of this package's. */
 export function codeOf(code: string): DataErrorCode {

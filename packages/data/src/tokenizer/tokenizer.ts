@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { DataError } from '../errors.ts';
 import type { Engine, EngineModule, TokenizerFacts } from './engine-types.ts';
 import { codeOf, TokenizerPool } from './pool.ts';
+import { isQuick } from './quick.ts';
 
 export type { TokenizerFacts } from './engine-types.ts';
 
@@ -35,26 +36,32 @@ export interface SyncTokenizer extends TokenizerFacts {
 export interface TokenizerOptions {
   /** Most worker threads for bulk work; default 2. Each holds a tokenizer of its own (GPT-2: some 60 MB). */
   readonly threads?: number;
-  /** Tokenizer files up to this size, without patterns of their own, also load in this thread, in about a millisecond per 10 KB; default 131072 bytes. */
+  /** Tokenizer files up to this size, without steps that a text could make slow (`isQuick`), also load in this thread, in about a millisecond per 10 KB; default 131072 bytes. */
   readonly inProcessBytes?: number;
   /** A job (at most 65536 characters, or one text) that takes longer fails with TokenizerTimeout; default 120000. */
   readonly budgetMs?: number;
+  /** Most heap of a worker thread, in MiB; default 512 and 64 times the tokenizer's files, at most 4096. What takes more fails with TokenizerWorker. */
+  readonly heapMb?: number;
 }
 
+const heapBase = 512;           // MiB; GPT-2, whose files have 1.5 MB, takes some 60
+const heapPerByte = 64;
+const mostHeap = 4096;          // MiB
 const smallText = 8192;         // characters encoded in this thread at once; a few milliseconds
 const jobCharacters = 65_536;
 const jobTexts = 512;
 
 /**
  * Opens the tokenizer of a folder: `tokenizer.json` (with tokenizer_config.json, special_tokens_map.json where present), or GPT-2's `vocab.json` and
- * `merges.txt`. Throws DataError MissingTokenizer, BadTokenizer or UnsupportedTokenizer (Unigram with byte fallback).
+ * `merges.txt`. Throws DataError MissingTokenizer, BadTokenizer (links out of the folder included), TokenizerTimeout or UnsupportedTokenizer (Unigram with byte fallback).
  */
 export async function openTokenizer(folder: string, options: TokenizerOptions = {}): Promise<Tokenizer> {
   const { threads = 2, inProcessBytes = 131_072, budgetMs = 120_000 } = options;
   if (!Number.isInteger(threads) || threads < 1) throw new DataError('BadOption', `openTokenizer: threads is ${threads}, expected a whole number from 1`);
   const bytes = await tokenizerBytes(folder);
-  const pool = new TokenizerPool(folder, threads, budgetMs);
-  if (bytes <= inProcessBytes && !(await hasPatterns(folder))) {
+  const heapMb = options.heapMb ?? Math.min(mostHeap, heapBase + Math.ceil((bytes * heapPerByte) / 2 ** 20));
+  const pool = new TokenizerPool(folder, { threads, budgetMs, heapMb });
+  if (bytes <= inProcessBytes && (await isQuickFolder(folder))) {
     const engine = await loadEngine(folder);
     return tokenizer(engine.facts, pool, engine);
   }
@@ -151,22 +158,26 @@ async function loadEngine(folder: string): Promise<Engine> {
   return typed(() => module.loadEngine(folder));
 }
 
-/** A pattern of the file's own can take for ever on some text; only a worker can be ended. */
-async function hasPatterns(folder: string): Promise<boolean> {
+/** What the engine will say of a broken file, it says in a worker as well. */
+async function isQuickFolder(folder: string): Promise<boolean> {
+  let text: string;
   try {
-    return (await readFile(join(folder, 'tokenizer.json'), 'utf8')).includes('"Regex"');
+    text = await readFile(join(folder, 'tokenizer.json'), 'utf8');
   } catch {
-    return false;   // no tokenizer.json: vocab.json and merges.txt have no patterns of their own
+    return true;   // no tokenizer.json: vocab.json and merges.txt have no steps of their own
+  }
+  try {
+    return isQuick(JSON.parse(text) as Readonly<Record<string, unknown>>);
+  } catch {
+    return false;
   }
 }
 
 async function tokenizerBytes(folder: string): Promise<number> {
   const size = async (name: string): Promise<number | null> => {
-    try {
-      return (await stat(join(folder, name))).size;
-    } catch {
-      return null;
-    }
+    const facts = await stat(join(folder, name)).catch(() => null);
+    if (facts !== null && !facts.isFile()) throw new DataError('BadTokenizer', `${join(folder, name)} is not a regular file`);
+    return facts?.size ?? null;
   };
   const whole = await size('tokenizer.json');
   if (whole !== null) return whole;
