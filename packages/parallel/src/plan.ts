@@ -1,6 +1,6 @@
 // The plan: the program run on the dry backend, its allocations recorded. No second set of formulas.
 import type { Allocation, Backend, Category, DeviceOptions } from '@lomo/tensor';
-import { Arena, categories, Device, DryBackend } from '@lomo/tensor';
+import { categories, Device, DryBackend } from '@lomo/tensor';
 import { TimelineRecorder } from './plan_recorder.ts';
 import type { PlannedBlock, PlannedEvent, Timeline } from './plan_timeline.ts';
 
@@ -13,7 +13,7 @@ export interface MemoryPlan {
   readonly byCategory: Readonly<Record<Category, number>>;
   /** Live bytes of each category at the moment of the peak. */
   readonly atPeak: Readonly<Record<Category, number>>;
-  /** The allocation that first reaches the peak: an event of the timeline. */
+  /** The allocation that first reaches the peak: an event of the timeline; -1 where nothing is allocated. */
   readonly peakAt: number;
   /** Every allocation, in order, phase by phase. */
   readonly phases: ReadonlyMap<string, readonly Allocation[]>;
@@ -35,23 +35,16 @@ export async function makePlan(target: Backend, phases: PlanPhases, options: Omi
   const { arena } = device;
   const recorder = new TimelineRecorder();
   const recorded = new Map<string, Allocation[]>();
-  const known = new Map<string, Allocation>();
   let list: Allocation[] = [];
-  let [peak, peakAt] = [0, 0];
-  let atPeak = snapshot(arena);
+  let [peak, peakAt] = [0, -1];
   arena.observer = {
     allocated: (block) => {
       const { category, bytes, offset } = block;
-      // A model's blocks ask for the same again and again: one object each keeps a plan small.
-      const key = `${category} ${bytes} ${offset}`;
-      let allocation = known.get(key);
-      if (allocation === undefined) known.set(key, (allocation = { category, bytes, offset }));
-      list.push(allocation);
+      list.push({ category, bytes, offset });
       const at = recorder.allocated(block);
       if (arena.live > peak) {
         peak = arena.live;
         peakAt = at;
-        atPeak = snapshot(arena);
       }
     },
     freed: (block) => recorder.freed(block),
@@ -64,15 +57,16 @@ export async function makePlan(target: Backend, phases: PlanPhases, options: Omi
     await run();
   }
   const byCategory = Object.fromEntries(categories.map((c) => [c, arena.usage[c].peak])) as Record<Category, number>;
+  const timeline = recorder.timeline();
   const counted = (what: 'flops' | 'moved' | 'launches'): ReadonlyMap<string, number> => new Map([...recorder.work].map(([name, work]) => [name, work[what]]));
   return {
     extent: arena.extent,
     peak: arena.peak,
     byCategory,
-    atPeak,
+    atPeak: timeline.usageAt(peakAt),
     peakAt,
     phases: recorded,
-    timeline: recorder.timeline(),
+    timeline,
     flops: counted('flops'),
     moved: counted('moved'),
     launches: counted('launches'),
@@ -82,8 +76,4 @@ export async function makePlan(target: Backend, phases: PlanPhases, options: Omi
 /** The moment at which a plan needs most: what asked, where in the program, and what lives then, largest first. */
 export function peakOf({ timeline, peakAt }: Pick<MemoryPlan, 'timeline' | 'peakAt'>): { readonly event: PlannedEvent; readonly blocks: readonly PlannedBlock[] } {
   return { event: timeline.event(peakAt), blocks: timeline.liveAt(peakAt) };
-}
-
-function snapshot(arena: Arena): Record<Category, number> {
-  return Object.fromEntries(categories.map((c) => [c, arena.usage[c].live])) as Record<Category, number>;
 }

@@ -1,8 +1,10 @@
 // Writes a plan's timeline while the program runs without data: listens to the arena for bytes and to the device for what they are for.
 import type { Attributes, Block, Category, Launched, LaunchObserver, Op, Part, Tensor } from '@lomo/tensor';
-import { categories } from '@lomo/tensor';
+import { categories, Parameter } from '@lomo/tensor';
 import type { Asker, ProgramPlace } from './plan_timeline.ts';
 import { eventKinds, never, Timeline } from './plan_timeline.ts';
+
+const categoryIndex = Object.fromEntries(categories.map((c, i) => [c, i])) as Readonly<Record<Category, number>>;
 
 /** What the program is doing right now: listens to a device. */
 export class Whereabouts implements LaunchObserver {
@@ -53,7 +55,11 @@ export class Whereabouts implements LaunchObserver {
 
 /** The parameter that one of `tensors` is, or is a part of. */
 function parameterOf(tensors: readonly Tensor[]): string | undefined {
-  return tensors.find(({ block }) => block.category === 'weights' && block.name !== undefined)?.block.name;
+  for (const t of tensors) {
+    if (t instanceof Parameter) return t.path;
+    if (t.block.category === 'weights' && t.block.name !== undefined) return t.block.name;
+  }
+  return undefined;
 }
 
 /** Bytes that a launch moves: what it reads, what it writes, and twice what it does both to; operands whole. */
@@ -75,7 +81,7 @@ export class TimelineRecorder extends Whereabouts {
   private readonly all: PhaseWork = { flops: 0, launches: 0, moved: 0 };
   private readonly places: ProgramPlace[] = [];
   private readonly askers: Asker[] = [];
-  private readonly askerIndex = new Map<string, number>();
+  private readonly askerIndex = new Map<string | null, Map<string | null, Map<string | null, number>>>();
   private readonly ids = new Map<Block, number>();
   private readonly blocks = { bytes: [] as number[], offset: [] as number[], category: [] as number[], asker: [] as number[], place: [] as number[], from: [] as number[], until: [] as number[] };
   private readonly events = { kind: [] as number[], block: [] as number[], place: [] as number[], launches: [] as number[], flops: [] as number[], moved: [] as number[] };
@@ -105,7 +111,7 @@ export class TimelineRecorder extends Whereabouts {
     this.ids.set(block, id);
     blocks.bytes.push(block.bytes);
     blocks.offset.push(block.offset);
-    blocks.category.push(categories.indexOf(block.category));
+    blocks.category.push(categoryIndex[block.category]);
     blocks.asker.push(this.askerOf(block));
     blocks.from.push(this.events.kind.length);
     blocks.until.push(never);
@@ -121,7 +127,7 @@ export class TimelineRecorder extends Whereabouts {
   }
 
   assigned(block: Block, from: Category): void {
-    if (from !== block.category) this.event(eventKinds.assigned + categories.indexOf(block.category), this.ids.get(block)!);
+    if (from !== block.category) this.event(eventKinds.assigned + categoryIndex[block.category], this.ids.get(block)!);
   }
 
   /** What has been recorded. */
@@ -172,11 +178,16 @@ export class TimelineRecorder extends Whereabouts {
   }
 
   private askerOf(block: Block): number {
-    const asker = this.asker(block);
-    const key = `${asker.op ?? ''}\n${asker.name ?? ''}\n${asker.of ?? ''}`;
-    const known = this.askerIndex.get(key);
-    if (known !== undefined) return known;
-    this.askerIndex.set(key, this.askers.length);
-    return this.askers.push(asker) - 1;
+    const { op, name, of } = this.asker(block);
+    const byOp = entry(this.askerIndex, op, () => new Map<string | null, Map<string | null, number>>());
+    return entry(entry(byOp, of, () => new Map<string | null, number>()), name, () => this.askers.push({ op, name, of }) - 1);
   }
+}
+
+function entry<K, V>(map: Map<K, V>, key: K, make: () => V): V {
+  const known = map.get(key);
+  if (known !== undefined) return known;
+  const made = make();
+  map.set(key, made);
+  return made;
 }

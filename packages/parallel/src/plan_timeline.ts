@@ -149,6 +149,21 @@ export class Timeline {
     return [...counted].map(([id, category]) => ({ ...this.block(id), category })).toSorted((a, b) => b.bytes - a.bytes || a.id - b.id);
   }
 
+  /** Live bytes of each category right after event `at`. */
+  usageAt(at: number): Readonly<Record<Category, number>> {
+    const usage = Object.fromEntries(categories.map((c) => [c, 0])) as Record<Category, number>;
+    const { blocks, events } = this.columns;
+    const counted = Uint8Array.from(blocks.category);
+    for (let e = 0; e <= at; e++) {
+      const [id, kind] = [events.block[e]!, events.kind[e]!];
+      const size = blocks.bytes[id]!;
+      if (kind !== eventKinds.allocated) usage[categories[counted[id]!]!] -= size;
+      if (kind >= eventKinds.assigned) counted[id] = kind - eventKinds.assigned;
+      if (kind !== eventKinds.freed) usage[categories[counted[id]!]!] += size;
+    }
+    return usage;
+  }
+
   /** Calls `visit` after every event with the live bytes of each category, in the order of `categories`; the array is the same every time. */
   curve(visit: (at: number, live: Float64Array, total: number) => void): void {
     const { blocks, events } = this.columns;
