@@ -12,7 +12,7 @@
 
 namespace lomo {
 
-enum class CommandKind : std::uint8_t { launch, copy, write, read, free, close };
+enum class CommandKind : std::uint8_t { launch, copy, write, read, free, close, wait };
 
 // Memory of a backend as its device gave it.
 struct Reservation {
@@ -48,6 +48,9 @@ struct Command {
   void* tag = nullptr;
   // free
   Reservation reservation;
+  // wait: for the work of queue `other` up to ticket `until`
+  std::int32_t other = 0;
+  std::uint64_t until = 0;
 };
 
 // The first error of a backend, with what was being done.
@@ -71,7 +74,7 @@ inline std::string spell_operands(const Call& call) {
 }
 
 inline Failure describe(const Command& c, const Error& e) {
-  constexpr const char* verbs[] = {"launch", "copy", "write", "read", "free", "close"};
+  constexpr const char* verbs[] = {"launch", "copy", "write", "read", "free", "close", "wait"};
   Failure f{e.code(), e.text(), e.file(), verbs[static_cast<int>(c.kind)], "", e.line()};
   if (c.kind == CommandKind::launch) {
     f.op = c.kernel->name;

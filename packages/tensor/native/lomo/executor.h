@@ -20,8 +20,9 @@
 
 namespace lomo {
 
-// D is the device: begin() on the executor's thread before anything else; run(Command&) for a launch; copy(to, from, bytes) for copies,
-// writes and reads; release(Reservation) for frees; finish() after which all work given so far is done.
+// D is the device: begin() on the executor's thread before anything else; run(Command&) for a launch; copy(to, from, bytes, kind) for
+// copies, writes and reads, or move(Command&) where the queue matters; release(Reservation) for frees; wait(Command&) where queues run
+// apart; finish() after which all work given so far is done.
 template <class D>
 class Executor {
  public:
@@ -254,7 +255,12 @@ class Executor {
       switch (c.kind) {
         case CommandKind::launch: device_.run(c); break;
         case CommandKind::close: device_.finish(); break;
-        default: device_.copy(c.to, c.kind == CommandKind::write ? c.staging.data.get() : c.from, c.bytes, c.kind);
+        case CommandKind::wait:
+          if constexpr (requires { device_.wait(c); }) device_.wait(c);
+          break;
+        default:
+          if constexpr (requires { device_.move(c); }) device_.move(c);
+          else device_.copy(c.to, c.kind == CommandKind::write ? c.staging.data.get() : c.from, c.bytes, c.kind);
       }
     } catch (const Error& e) {
       poison(c, e);

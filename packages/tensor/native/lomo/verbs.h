@@ -36,7 +36,7 @@ class Verbs : public Napi::ObjectWrap<Verbs<D>> {
     return Verbs::DefineClass(env, "NativeBackend",
                               {method<&Verbs::find>("find"), method<&Verbs::attributes>("attributes"), method<&Verbs::supported>("supported"),
                                method<&Verbs::reserve>("reserve"), method<&Verbs::release>("release"), method<&Verbs::view>("view"), method<&Verbs::launch>("launch"),
-                               method<&Verbs::workspace>("workspace"), method<&Verbs::copy>("copy"), method<&Verbs::write>("write"),
+                               method<&Verbs::workspace>("workspace"), method<&Verbs::copy>("copy"), method<&Verbs::wait>("wait"), method<&Verbs::write>("write"),
                                method<&Verbs::read>("read"), method<&Verbs::reserved>("reserved"), method<&Verbs::counters>("counters"),
                                method<&Verbs::facts>("facts"), method<&Verbs::time>("time"), method<&Verbs::timed>("timed"),
                                method<&Verbs::drain>("drain"), method<&Verbs::close>("close"), method<&Verbs::stop>("stop")});
@@ -127,7 +127,16 @@ class Verbs : public Napi::ObjectWrap<Verbs<D>> {
   // reserve(place, bytes): memory id
   Napi::Value reserve(const Info& info) {
     open();
-    return Napi::Number::New(info.Env(), memories_.add(device_->reserve(static_cast<std::int32_t>(number(info, 0)), number(info, 1), memories_.reserved())));
+    const auto place = static_cast<std::int32_t>(number(info, 0));
+    const auto take = [&] { return Napi::Number::New(info.Env(), memories_.add(device_->reserve(place, number(info, 1), memories_.reserved()))); };
+    if (executor_->idle()) return take();
+    try {
+      return take();
+    } catch (const Error& e) {
+      if (e.code() != "OutOfMemory" && e.code() != "MemoryHeld") throw;
+    }
+    executor_->drain();  // memory freed behind running work is given back only now
+    return take();
   }
 
   // view(memory): its own bytes, one ArrayBuffer until it is released; null where the host cannot see them
@@ -195,6 +204,17 @@ class Verbs : public Napi::ObjectWrap<Verbs<D>> {
     return ticket(executor_->push(c));
   }
 
+  // wait(queue, other queue, ticket): what is enqueued on `queue` from now on starts after the other's ticket
+  Napi::Value wait(const Info& info) {
+    healthy();
+    Command* c = blank(CommandKind::wait);
+    c->queue = static_cast<std::int32_t>(number(info, 0));
+    c->other = static_cast<std::int32_t>(number(info, 1));
+    c->until = static_cast<std::uint64_t>(number(info, 2));
+    executor_->push(c);
+    return info.Env().Undefined();
+  }
+
   // write(memory, offset, bytes: Uint8Array)
   Napi::Value write(const Info& info) {
     healthy();
@@ -202,9 +222,12 @@ class Verbs : public Napi::ObjectWrap<Verbs<D>> {
     const std::size_t bytes = view.ByteLength();
     void* to = memories_.locate(number(info, 0), number(info, 1), static_cast<double>(bytes));
     if (bytes == 0) return info.Env().Undefined();
-    if (executor_->idle()) {
-      device_->copy(to, view.Data(), bytes, CommandKind::write);
-      return info.Env().Undefined();
+    // A device whose work outlives its commands is never written to directly.
+    if constexpr (!requires { D::stages_always; }) {
+      if (executor_->idle()) {
+        device_->copy(to, view.Data(), bytes, CommandKind::write);
+        return info.Env().Undefined();
+      }
     }
     Command* c = blank(CommandKind::write);
     c->to = to;

@@ -1,0 +1,49 @@
+// What launches need beyond their operands: the driver, the stream, kernels by name, matrix products, the cell for refused data.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "cublas/products.h"
+#include "driver/driver.h"
+#include "lomo/kernel.h"
+
+namespace lomo {
+
+// The kernels of all modules, looked up once each.
+class Functions {
+ public:
+  explicit Functions(const Driver& driver) : driver_(driver) {}
+  ~Functions();
+  // Loads the addon's device code into the current context. Throws MissingDeviceCode or WrongArchitecture, naming `gpu`.
+  void load(const std::string& gpu);
+  // Throws MissingKernel.
+  cu::Function find(std::string_view name);
+
+ private:
+  struct Hash : std::hash<std::string_view> {
+    using is_transparent = void;
+  };
+  const Driver& driver_;
+  std::vector<cu::Module> modules_;
+  std::unordered_map<std::string, cu::Function, Hash, std::equal_to<>> found_;
+};
+
+struct Context {
+  const Driver& driver;
+  cu::Stream stream = nullptr;  // of the command that runs
+  Functions functions;
+  Products products;
+  std::int32_t* fault = nullptr;  // device, i32 [8]
+  std::uint64_t launches = 0;
+
+  Context(const Driver& d, const std::string& cublas, const std::vector<std::string>& folders) : driver(d), functions(d), products(cublas, folders) {}
+};
+
+// What fault[0] may hold; the numbers that follow are the kernel's.
+enum Fault : std::int32_t { no_fault = 0, bad_id = 1, bad_target = 2, cache_full = 3 };
+
+}  // namespace lomo

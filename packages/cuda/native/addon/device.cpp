@@ -1,0 +1,290 @@
+// Runs kernels and copies on a GPU through the driver.
+#include "addon/device.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "addon/launch.h"
+#include "addon/tables.h"
+
+namespace lomo {
+namespace {
+
+std::string text(const Napi::Object& options, const char* name) { return options.Get(name).As<Napi::String>().Utf8Value(); }
+
+std::vector<std::string> list(const Napi::Object& options, const char* name) {
+  const auto array = options.Get(name).As<Napi::Array>();
+  std::vector<std::string> all;
+  for (std::uint32_t i = 0; i < array.Length(); ++i) all.push_back(array.Get(i).As<Napi::String>().Utf8Value());
+  return all;
+}
+
+cu::Address address(const void* p) { return reinterpret_cast<cu::Address>(p); }
+
+std::string gib(double bytes) {
+  char t[32];
+  std::snprintf(t, sizeof t, "%.2f GiB", bytes / (1024.0 * 1024 * 1024));
+  return t;
+}
+
+}  // namespace
+
+const KernelSet& CudaDevice::kernels() const { return kernel_set; }
+
+CudaDevice::CudaDevice(const Napi::Object& options) : driver_(text(options, "driver")), ordinal_(options.Get("device").As<Napi::Number>().Int32Value()) {
+  if (ordinal_ < 0 || ordinal_ >= driver_.devices())
+    throw Error("BadOption", "cuda: device " + std::to_string(ordinal_) + " is not one of the " + std::to_string(driver_.devices()) + " GPUs that the driver sees, counted from 0");
+  driver_.check(driver_.device_get(&device_, ordinal_), "cuDeviceGet");
+  char name[256] = "";
+  driver_.check(driver_.device_name(name, sizeof name, device_), "cuDeviceGetName");
+  name_ = name;
+  int major = 0, minor = 0;
+  driver_.check(driver_.device_attribute(&major, cu::capability_major, device_), "cuDeviceGetAttribute");
+  driver_.check(driver_.device_attribute(&minor, cu::capability_minor, device_), "cuDeviceGetAttribute");
+  driver_.check(driver_.device_attribute(&multiprocessors_, cu::multiprocessors, device_), "cuDeviceGetAttribute");
+  driver_.check(driver_.device_memory(&memory_, device_), "cuDeviceTotalMem_v2");
+  gpu_ = "sm_" + std::to_string(major) + std::to_string(minor);
+  if (major < 8) throw Error("WrongArchitecture", "cuda: " + name_ + " is " + gpu_ + "; lomo's kernels need sm_80 (Ampere) or newer");
+  context_ = std::make_unique<Context>(driver_, text(options, "cublasLt"), list(options, "folders"));
+  driver_.check(driver_.context_retain(&handle_, device_), "cuDevicePrimaryCtxRetain");
+  driver_.check(driver_.context_set(handle_), "cuCtxSetCurrent");
+  context_->functions.load(name_ == "lomo host double" ? "host double" : gpu_);
+  for (Queue& q : queues_) {
+    driver_.check(driver_.stream_create(&q.stream, cu::stream_non_blocking), "cuStreamCreate");
+    for (cu::Event& e : q.events) driver_.check(driver_.event_create(&e, cu::event_no_timing), "cuEventCreate");
+  }
+  for (Slot& s : slots_) {
+    driver_.check(driver_.host_allocate(&s.data, slot_bytes, cu::host_portable), "cuMemHostAlloc");
+    driver_.check(driver_.event_create(&s.free, cu::event_no_timing | cu::event_blocking_sync), "cuEventCreate");
+  }
+  void* fault = nullptr;
+  driver_.check(driver_.host_allocate(&fault, 64, cu::host_portable), "cuMemHostAlloc");
+  fault_copy_ = static_cast<std::int32_t*>(fault);
+  cu::Address cell = 0;
+  driver_.check(driver_.memory_allocate(&cell, 64), "cuMemAlloc_v2");
+  context_->fault = reinterpret_cast<std::int32_t*>(cell);
+  driver_.check(driver_.memset8(cell, 0, 64, queues_[0].stream), "cuMemsetD8Async");
+  driver_.check(driver_.stream_synchronize(queues_[0].stream), "cuStreamSynchronize");
+  context_->products.open();
+}
+
+CudaDevice::~CudaDevice() {
+  // Results do not matter here: a lost context refuses everything, and there is nothing left to save.
+  if (handle_ == nullptr) return;
+  driver_.context_set(handle_);
+  driver_.context_synchronize();
+  if (context_->fault != nullptr) driver_.memory_free(address(context_->fault));
+  if (fault_copy_ != nullptr) driver_.host_free(fault_copy_);
+  for (Slot& s : slots_) {
+    if (s.free != nullptr) driver_.event_destroy(s.free);
+    if (s.data != nullptr) driver_.host_free(s.data);
+  }
+  for (Queue& q : queues_) {
+    for (const cu::Event e : q.events)
+      if (e != nullptr) driver_.event_destroy(e);
+    if (q.stream != nullptr) driver_.stream_destroy(q.stream);
+  }
+  context_.reset();
+  driver_.context_release(device_);
+}
+
+Napi::Value CudaDevice::facts(Napi::Env env) const {
+  auto o = Napi::Object::New(env);
+  o.Set("device", ordinal_);
+  o.Set("name", name_);
+  o.Set("architecture", gpu_);
+  o.Set("multiprocessors", multiprocessors_);
+  o.Set("memory", static_cast<double>(memory_));
+  o.Set("kernels", architectures);
+  auto libraries = Napi::Array::New(env, 2);
+  const auto add = [&](std::uint32_t i, const char* name, const std::string& version, const std::string& path) {
+    auto entry = Napi::Object::New(env);
+    entry.Set("name", name);
+    entry.Set("version", version);
+    entry.Set("path", path);
+    libraries.Set(i, entry);
+  };
+  add(0, "CUDA driver", std::to_string(driver_.version() / 1000) + "." + std::to_string(driver_.version() % 1000 / 10), driver_.path());
+  add(1, "cuBLASLt", context_->products.version(), context_->products.path());
+  o.Set("libraries", libraries);
+  return o;
+}
+
+Reservation CudaDevice::reserve(std::int32_t place, double bytes, std::size_t reserved) {
+  if (!(bytes > 0 && bytes <= 9e15)) throw Error("BadSize", "a memory of " + std::to_string(bytes) + " bytes was asked for; sizes are positive");
+  const auto asked = static_cast<std::size_t>(bytes);
+  Reservation r{nullptr, asked, asked, place};
+  driver_.check(driver_.context_set(handle_), "cuCtxSetCurrent");
+  if (place == 1) {
+    const cu::Result result = driver_.host_allocate(&r.data, asked, cu::host_portable);
+    if (result == cu::out_of_memory) throw Error("OutOfMemory", "cuda: " + std::to_string(asked) + " bytes (" + gib(bytes) + ") of pinned host memory were refused: is there so much free memory, and does `ulimit -l` allow it?");
+    driver_.check(result, "cuMemHostAlloc");
+    std::memset(r.data, 0, asked);
+    return r;
+  }
+  cu::Address at = 0;
+  const cu::Result result = driver_.memory_allocate(&at, asked);
+  if (result == cu::out_of_memory) {
+    std::size_t free = 0, total = 0;
+    driver_.check(driver_.memory_info(&free, &total), "cuMemGetInfo_v2");
+    const std::size_t others = total > free + reserved ? total - free - reserved : 0;
+    const std::string what = "cuda: " + std::to_string(asked) + " bytes (" + gib(bytes) + ") asked for on GPU " + std::to_string(ordinal_) + " with " + gib(static_cast<double>(reserved)) + " reserved already; " +
+                             gib(static_cast<double>(free)) + " of " + gib(static_cast<double>(total)) + " are free";
+    if (asked + reserved + others / 8 <= total)
+      throw Error("MemoryHeld", what + ", " + gib(static_cast<double>(others)) + " are held by other processes and this one's context: `nvidia-smi` shows by whom; end them, or choose another GPU");
+    throw Error("OutOfMemory", what + ": `lomo plan` says what a run needs and which setting saves how much");
+  }
+  driver_.check(result, "cuMemAlloc_v2");
+  r.data = reinterpret_cast<void*>(at);
+  driver_.check(driver_.memset8(at, 0, asked, queues_[0].stream), "cuMemsetD8Async");
+  driver_.check(driver_.stream_synchronize(queues_[0].stream), "cuStreamSynchronize");
+  return r;
+}
+
+void CudaDevice::release(const Reservation& r) {
+  // Both wait for the work that is enqueued; a lost context refuses, and its memory is gone anyway.
+  driver_.context_set(handle_);
+  if (r.place == 1) {
+    driver_.context_synchronize();
+    driver_.host_free(r.data);
+  } else {
+    driver_.memory_free(address(r.data));
+  }
+}
+
+std::size_t CudaDevice::workspace(const Kernel& kernel, const Call& call) { return kernel.workspace == nullptr ? 0 : kernel.workspace(call); }
+
+void CudaDevice::begin() { driver_.context_set(handle_); }
+
+void CudaDevice::run(Command& c) {
+  context_->stream = queues_[c.queue].stream;
+  queues_[c.queue].last = c.ticket;
+  c.kernel->run(c.call);
+  if (!c.check) return;
+  driver_.check(driver_.stream_synchronize(context_->stream), c.kernel->name);
+  std::int32_t fault[8];
+  read(fault, context_->fault, sizeof fault);
+  refuse_nan(c.call);
+}
+
+void CudaDevice::move(Command& c) {
+  queues_[c.queue].last = c.ticket;
+  if (c.bytes == 0 && c.kind != CommandKind::read) return;
+  switch (c.kind) {
+    case CommandKind::write: return write(c.to, c.staging.data.get(), c.bytes);
+    case CommandKind::read: return read(c.to, c.from, c.bytes);
+    default:
+      driver_.check(driver_.copy(address(c.to), address(c.from), c.bytes, queues_[c.queue].stream), "cuMemcpyAsync");
+      record(c.queue);  // somebody will wait for exactly this
+  }
+}
+
+CudaDevice::Slot& CudaDevice::slot() {
+  Slot& s = slots_[next_slot_];
+  next_slot_ = (next_slot_ + 1) % slots;
+  if (s.used) driver_.check(driver_.event_synchronize(s.free), "cuEventSynchronize");
+  return s;
+}
+
+void CudaDevice::write(void* to, const std::byte* from, std::size_t bytes) {
+  const cu::Stream stream = queues_[0].stream;
+  for (std::size_t at = 0; at < bytes; at += slot_bytes) {
+    const std::size_t n = std::min(slot_bytes, bytes - at);
+    Slot& s = slot();
+    std::memcpy(s.data, from + at, n);
+    driver_.check(driver_.copy(address(static_cast<char*>(to) + at), address(s.data), n, stream), "cuMemcpyAsync");
+    driver_.check(driver_.event_record(s.free, stream), "cuEventRecord");
+    s.used = true;
+  }
+}
+
+// The next piece is on its way while one is copied out.
+void CudaDevice::read(void* to, const void* from, std::size_t bytes) {
+  const cu::Stream stream = queues_[0].stream;
+  driver_.check(driver_.copy(address(fault_copy_), address(context_->fault), 32, stream), "cuMemcpyAsync");
+  Slot* before = nullptr;
+  std::size_t before_at = 0, before_bytes = 0;
+  const auto take = [&] {
+    if (before == nullptr) return;
+    driver_.check(driver_.event_synchronize(before->free), "cuEventSynchronize");
+    before->used = false;
+    std::memcpy(static_cast<char*>(to) + before_at, before->data, before_bytes);
+  };
+  for (std::size_t at = 0; at < bytes; at += slot_bytes) {
+    const std::size_t n = std::min(slot_bytes, bytes - at);
+    Slot& s = slot();
+    driver_.check(driver_.copy(address(s.data), address(static_cast<const char*>(from) + at), n, stream), "cuMemcpyAsync");
+    driver_.check(driver_.event_record(s.free, stream), "cuEventRecord");
+    s.used = true;
+    take();
+    before = &s;
+    before_at = at;
+    before_bytes = n;
+  }
+  take();
+  if (bytes == 0) driver_.check(driver_.stream_synchronize(stream), "cuStreamSynchronize");
+  ++waits_;
+  refuse_fault(fault_copy_);
+}
+
+void CudaDevice::record(int queue) {
+  Queue& q = queues_[queue];
+  const auto at = static_cast<std::size_t>(q.recorded++ % marks);
+  driver_.check(driver_.event_record(q.events[at], q.stream), "cuEventRecord");
+  q.tickets[at] = q.last;
+}
+
+void CudaDevice::wait(Command& c) {
+  if (c.queue == c.other) return;
+  Queue& q = queues_[c.other];
+  // The earliest recorded point that covers the ticket; where there is none, this one does.
+  const auto covering = [&]() -> const cu::Event* {
+    for (std::uint64_t i = q.recorded > marks ? q.recorded - marks : 0; i < q.recorded; ++i)
+      if (q.tickets[i % marks] >= c.until) return &q.events[i % marks];
+    return nullptr;
+  };
+  if (covering() == nullptr) {
+    if (q.last < c.until) throw Error("BadEvent", "cuda: a queue waits for an event of a queue that never had it");
+    record(c.other);
+  }
+  driver_.check(driver_.stream_wait(queues_[c.queue].stream, *covering(), 0), "cuStreamWaitEvent");
+}
+
+void CudaDevice::finish() {
+  for (Queue& q : queues_) driver_.check(driver_.stream_synchronize(q.stream), "cuStreamSynchronize");
+}
+
+void CudaDevice::refuse_fault(const std::int32_t* f) const {
+  const auto number = [](std::int32_t x) { return std::to_string(x); };
+  switch (f[0]) {
+    case no_fault: return;
+    case bad_id: throw Error("BadId", "embedding: id " + number(f[1]) + " at token " + number(f[2]) + " is outside [0, " + number(f[3]) + "); does the tokenizer belong to this model?");
+    case bad_target: throw Error("BadId", "cross_entropy: target " + number(f[1]) + " in row " + number(f[2]) + " is outside the vocabulary of " + number(f[3]));
+    case cache_full: throw Error("CacheFull", "cache_write: rows " + number(f[1]) + " to " + number(f[1] + f[2]) + " do not fit a cache of " + number(f[3]));
+    default: throw Error("NativeError", "cuda: a kernel reports the unknown fault " + number(f[0]));
+  }
+}
+
+void CudaDevice::refuse_nan(const Call& call) {
+  for (std::int32_t i = call.ins; i < call.ins + call.inouts + call.outs; ++i) {
+    const Operand& o = call.operands[i];
+    if (o.dtype == DType::i32 || o.dtype == DType::u8) continue;
+    std::vector<unsigned char> bytes(o.bytes());
+    read(bytes.data(), o.data, bytes.size());
+    bool nan = false;
+    for (std::int64_t e = 0; e < o.count() && !nan; ++e) {
+      if (o.dtype == DType::f32) {
+        float x;
+        std::memcpy(&x, &bytes[static_cast<std::size_t>(4 * e)], 4);
+        nan = std::isnan(x);
+      } else {
+        std::uint16_t x;
+        std::memcpy(&x, &bytes[static_cast<std::size_t>(2 * e)], 2);
+        nan = (x & 0x7fff) > (o.dtype == DType::bf16 ? 0x7f80 : 0x7c00);
+      }
+    }
+    if (nan) throw Error("NotANumber", std::string(i < call.ins + call.inouts ? "inout " : "out ") + std::to_string(i < call.ins + call.inouts ? i - call.ins : i - call.ins - call.inouts) + " holds a NaN after the kernel ran");
+  }
+}
+
+}  // namespace lomo

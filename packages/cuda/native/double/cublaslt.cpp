@@ -1,0 +1,162 @@
+// Test only: a double of cuBLASLt: products by three loops, enqueued on the double's streams; what the library refuses is refused.
+#include <cstring>
+#include <stdexcept>
+#include <vector>
+
+#include "cublas/api.h"
+#include "double/world.h"
+
+using namespace lomo;
+using namespace lomo::cublas;
+
+#define EXPORT(type) extern "C" __attribute__((visibility("default"))) type
+
+namespace {
+
+struct Desc {
+  int compute, scale;
+  std::int32_t transpose_first = 0, transpose_second = 0;
+};
+struct Matrix {
+  int type;
+  std::uint64_t rows, columns;
+  std::int64_t stride;
+  std::size_t size() const { return type == type_f32 ? 4 : 2; }
+  std::size_t bytes() const { return columns == 0 || rows == 0 ? 0 : ((columns - 1) * static_cast<std::uint64_t>(stride) + rows) * size(); }
+};
+
+float half(std::uint16_t h) {
+  const std::uint32_t sign = static_cast<std::uint32_t>(h & 0x8000u) << 16, exponent = h >> 10 & 31, fraction = h & 1023;
+  float size;
+  if (exponent == 0) size = static_cast<float>(fraction) * 0x1p-24f;
+  else {
+    const std::uint32_t u = exponent == 31 ? 0x7f800000u | fraction << 13 : (exponent + 112) << 23 | fraction << 13;
+    std::memcpy(&size, &u, 4);
+  }
+  return sign != 0 ? -size : size;
+}
+float get(const Matrix& m, const void* p, std::uint64_t i) {
+  if (m.type == type_f32) return static_cast<const float*>(p)[i];
+  const std::uint16_t bits = static_cast<const std::uint16_t*>(p)[i];
+  if (m.type == type_f16) return half(bits);
+  const std::uint32_t u = static_cast<std::uint32_t>(bits) << 16;
+  float f;
+  std::memcpy(&f, &u, 4);
+  return f;
+}
+void put(const Matrix& m, void* p, std::uint64_t i, float x) {
+  if (m.type == type_f32) {
+    static_cast<float*>(p)[i] = x;
+    return;
+  }
+  std::uint32_t u;
+  std::memcpy(&u, &x, 4);
+  static_cast<std::uint16_t*>(p)[i] = static_cast<std::uint16_t>(x != x ? 0x7fc0u : (u + 0x7fffu + (u >> 16 & 1)) >> 16);
+}
+
+// The operands as f32, the first with k fastest, so that the inner loop runs over both rows at once.
+void multiply(const Desc& d, float alpha, float beta, const Matrix& a, const void* pa, const Matrix& b, const void* pb, const Matrix& c, void* pc) {
+  const std::uint64_t m = c.rows, n = c.columns, k = d.transpose_first != 0 ? a.rows : a.columns;
+  std::vector<float> first(m * k), second(n * k);
+  for (std::uint64_t i = 0; i < m; ++i)
+    for (std::uint64_t p = 0; p < k; ++p) {
+      const std::uint64_t row = d.transpose_first != 0 ? p : i, column = d.transpose_first != 0 ? i : p;
+      first[p * m + i] = get(a, pa, column * static_cast<std::uint64_t>(a.stride) + row);
+    }
+  for (std::uint64_t j = 0; j < n; ++j)
+    for (std::uint64_t p = 0; p < k; ++p) {
+      const std::uint64_t row = d.transpose_second != 0 ? j : p, column = d.transpose_second != 0 ? p : j;
+      second[j * k + p] = get(b, pb, column * static_cast<std::uint64_t>(b.stride) + row);
+    }
+  std::vector<float> sums(m);
+  for (std::uint64_t j = 0; j < n; ++j) {
+    std::fill(sums.begin(), sums.end(), 0.0f);
+    for (std::uint64_t p = 0; p < k; ++p) {
+      const float x = second[j * k + p];
+      const float* row = &first[p * m];
+      for (std::uint64_t i = 0; i < m; ++i) sums[i] += row[i] * x;
+    }
+    for (std::uint64_t i = 0; i < m; ++i) {
+      const std::uint64_t at = j * static_cast<std::uint64_t>(c.stride) + i;
+      put(c, pc, at, alpha * sums[i] + (beta == 0 ? 0.0f : beta * get(c, pc, at)));
+    }
+  }
+}
+
+}  // namespace
+
+EXPORT(Status) cublasLtCreate(Handle* h) {
+  static char body;
+  *h = reinterpret_cast<Handle>(&body);
+  return success;
+}
+EXPORT(Status) cublasLtDestroy(Handle) { return success; }
+EXPORT(std::size_t) cublasLtGetVersion() { return 130002; }
+EXPORT(Status) cublasLtMatmulDescCreate(Operation* o, int compute, int scale) {
+  *o = new Desc{compute, scale};
+  return success;
+}
+EXPORT(Status) cublasLtMatmulDescDestroy(Operation o) {
+  delete static_cast<Desc*>(o);
+  return success;
+}
+EXPORT(Status) cublasLtMatmulDescSetAttribute(Operation o, int which, const void* value, std::size_t) {
+  auto* d = static_cast<Desc*>(o);
+  if (which == operation_transpose_a) std::memcpy(&d->transpose_first, value, 4);
+  else if (which == operation_transpose_b) std::memcpy(&d->transpose_second, value, 4);
+  else return not_supported;
+  return success;
+}
+EXPORT(Status) cublasLtMatrixLayoutCreate(Layout* l, int type, std::uint64_t rows, std::uint64_t columns, std::int64_t stride) {
+  if (stride < static_cast<std::int64_t>(rows)) return 7;  // invalid value
+  *l = new Matrix{type, rows, columns, stride};
+  return success;
+}
+EXPORT(Status) cublasLtMatrixLayoutDestroy(Layout l) {
+  delete static_cast<Matrix*>(l);
+  return success;
+}
+EXPORT(Status) cublasLtMatmulPreferenceCreate(Preference* p) {
+  *p = new std::uint32_t(256);
+  return success;
+}
+EXPORT(Status) cublasLtMatmulPreferenceDestroy(Preference p) {
+  delete static_cast<std::uint32_t*>(p);
+  return success;
+}
+EXPORT(Status) cublasLtMatmulPreferenceSetAttribute(Preference p, int which, const void* value, std::size_t) {
+  if (which == preference_alignment_a) std::memcpy(p, value, 4);
+  return success;
+}
+// The algorithm carries the alignment that was promised.
+EXPORT(Status) cublasLtMatmulAlgoGetHeuristic(Handle, Operation o, Layout a, Layout b, Layout c, Layout d, Preference p, int wanted, Heuristic* found, int* count) {
+  const auto *ma = static_cast<Matrix*>(a), *mb = static_cast<Matrix*>(b), *mc = static_cast<Matrix*>(c);
+  const auto* desc = static_cast<Desc*>(o);
+  *count = 0;
+  if (wanted < 1 || c != d || desc->compute != compute_f32 || desc->scale != type_f32) return not_supported;
+  if (ma->type != mb->type || (mc->type != ma->type && mc->type != type_f32)) return not_supported;
+  found->algorithm = {};
+  found->algorithm.data[0] = *static_cast<std::uint32_t*>(p);
+  found->state = success;
+  *count = 1;
+  return success;
+}
+EXPORT(Status) cublasLtMatmul(Handle, Operation o, const void* alpha, const void* a, Layout la, const void* b, Layout lb, const void* beta, const void* c, Layout lc, void* d, Layout, const Algorithm* algorithm, void* workspace, std::size_t bytes, cu::Stream stream) {
+  const std::lock_guard lock(twin::world().mutex);
+  if (twin::world().lost != cu::success) return 14;  // internal error
+  const Desc desc = *static_cast<Desc*>(o);
+  const Matrix ma = *static_cast<Matrix*>(la), mb = *static_cast<Matrix*>(lb), mc = *static_cast<Matrix*>(lc);
+  const std::uint64_t k = desc.transpose_first != 0 ? ma.rows : ma.columns, k2 = desc.transpose_second != 0 ? mb.columns : mb.rows;
+  if (k != k2 || mc.rows != (desc.transpose_first != 0 ? ma.columns : ma.rows) || mc.columns != (desc.transpose_second != 0 ? mb.rows : mb.columns) || c != d) return 7;
+  for (const void* p : {a, b, c})
+    if (reinterpret_cast<std::uintptr_t>(p) % algorithm->data[0] != 0) return 7;
+  if (!twin::on_device(a, ma.bytes()) || !twin::on_device(b, mb.bytes()) || !twin::on_device(d, mc.bytes()) || (bytes > 0 && !twin::on_device(workspace, bytes))) return 7;
+  float x, y;
+  std::memcpy(&x, alpha, 4);
+  std::memcpy(&y, beta, 4);
+  twin::enqueue(stream, [=] {
+    if (bytes > 0) std::memset(workspace, 0xff, bytes);  // the library may use all of it
+    multiply(desc, x, y, ma, a, mb, b, mc, d);
+  });
+  return success;
+}

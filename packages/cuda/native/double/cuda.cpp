@@ -1,0 +1,295 @@
+// Test only: a double of libcuda on the host. Kernels are the host-compiled .cu files, by name, on fibers; device memory is the host's.
+// LOMO_DOUBLE_SEED: the fibers' schedule; LOMO_DOUBLE_ORDER: lazy (unless given) or eager; LOMO_DOUBLE_MEMORY: MiB of the 'GPU';
+// LOMO_DOUBLE_VERSION, LOMO_DOUBLE_DEVICES, LOMO_DOUBLE_CAPABILITY, LOMO_DOUBLE_HELD (MiB): what a test wants to meet.
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+#include <vector>
+
+#include "double/world.h"
+#include "fiber/fiber.h"
+
+namespace lomo::twin {
+
+World& world() {
+  static World* const w = new World;  // never destroyed: other threads may outlive static destructors
+  return *w;
+}
+
+std::uint64_t setting(const char* name, std::uint64_t otherwise) {
+  const char* text = std::getenv(name);
+  return text == nullptr || *text == 0 ? otherwise : std::strtoull(text, nullptr, 10);
+}
+
+namespace {
+
+bool eager() {
+  const char* order = std::getenv("LOMO_DOUBLE_ORDER");
+  return order != nullptr && std::strcmp(order, "eager") == 0;
+}
+
+bool inside(const std::map<std::uintptr_t, std::size_t>& all, const void* p, std::size_t bytes) {
+  const auto at = reinterpret_cast<std::uintptr_t>(p);
+  auto next = all.upper_bound(at);
+  if (next == all.begin()) return false;
+  --next;
+  return at + bytes <= next->first + next->second;
+}
+
+void lose(cu::Result result, const std::string& why) {
+  World& w = world();
+  if (w.lost != cu::success) return;
+  w.lost = result;
+  w.why = why;
+}
+
+}  // namespace
+
+bool on_device(const void* p, std::size_t bytes) { return inside(world().device, p, bytes); }
+bool in_pinned(const void* p, std::size_t bytes) { return inside(world().pinned, p, bytes); }
+
+void advance(cu::Stream s, std::uint64_t position) {
+  if (s->running && s->done < position) return lose(cu::launch_failed, "streams wait for one another in a circle");
+  while (s->done < position && world().lost == cu::success) {
+    const auto work = std::move(s->work.front());
+    s->work.pop_front();
+    s->running = true;
+    try {
+      work();
+    } catch (const std::exception& e) {
+      lose(cu::launch_failed, e.what());
+    }
+    s->running = false;
+    ++s->done;
+  }
+}
+
+void enqueue(cu::Stream s, std::function<void()> work) {
+  s->work.push_back(std::move(work));
+  ++s->enqueued;
+  if (eager()) advance(s, s->enqueued);
+}
+
+}  // namespace lomo::twin
+
+using namespace lomo;
+using namespace lomo::cu;
+using twin::world;
+
+// Every entry point: one thread at a time, nothing more once the context is lost.
+#define ENTER                                                        \
+  const std::lock_guard lock(world().mutex);                         \
+  if (world().lost != success) return world().lost
+#define EXPORT extern "C" __attribute__((visibility("default"))) Result
+
+namespace {
+StreamHandle* known(Stream s) {
+  const auto it = world().streams.find(s);
+  return it == world().streams.end() ? nullptr : it->second.get();
+}
+Result settle() { return world().lost; }
+void advance_all() {
+  for (auto& [handle, s] : world().streams) twin::advance(s.get(), s->enqueued);
+}
+std::size_t capacity() { return twin::setting("LOMO_DOUBLE_MEMORY", 4096) << 20; }
+std::size_t held() { return twin::setting("LOMO_DOUBLE_HELD", 0) << 20; }
+}  // namespace
+
+EXPORT cuInit(unsigned) { return twin::setting("LOMO_DOUBLE_DEVICES", 1) == 0 ? no_device : success; }
+EXPORT cuDriverGetVersion(int* v) {
+  *v = static_cast<int>(twin::setting("LOMO_DOUBLE_VERSION", 13000));
+  return success;
+}
+EXPORT cuGetErrorName(Result r, const char** text) {
+  *text = r == out_of_memory ? "CUDA_ERROR_OUT_OF_MEMORY" : r == launch_failed ? "CUDA_ERROR_LAUNCH_FAILED" : r == invalid_value ? "CUDA_ERROR_INVALID_VALUE" : r == no_binary_for_gpu ? "CUDA_ERROR_NO_BINARY_FOR_GPU" : "CUDA_ERROR";
+  return success;
+}
+EXPORT cuGetErrorString(Result r, const char** text) {
+  *text = r == world().lost && !world().why.empty() ? world().why.c_str() : "said by the host double";
+  return success;
+}
+EXPORT cuDeviceGetCount(int* n) {
+  *n = static_cast<int>(twin::setting("LOMO_DOUBLE_DEVICES", 1));
+  return success;
+}
+EXPORT cuDeviceGet(Device* d, int i) {
+  *d = i;
+  return success;
+}
+EXPORT cuDeviceGetName(char* name, int n, Device) {
+  std::snprintf(name, static_cast<std::size_t>(n), "lomo host double");
+  return success;
+}
+EXPORT cuDeviceGetAttribute(int* v, int which, Device) {
+  const int capability = static_cast<int>(twin::setting("LOMO_DOUBLE_CAPABILITY", 90));
+  switch (which) {
+    case multiprocessors: *v = 4; return success;
+    case capability_major: *v = capability / 10; return success;
+    case capability_minor: *v = capability % 10; return success;
+    case shared_optin: *v = 99 * 1024; return success;
+    default: return invalid_value;
+  }
+}
+EXPORT cuDeviceTotalMem_v2(std::size_t* bytes, Device) {
+  *bytes = capacity();
+  return success;
+}
+EXPORT cuDevicePrimaryCtxRetain(Context* c, Device) {
+  *c = &world().context;
+  return world().lost;
+}
+EXPORT cuDevicePrimaryCtxRelease_v2(Device) { return success; }
+EXPORT cuCtxSetCurrent(Context) { return success; }
+EXPORT cuCtxSynchronize() {
+  ENTER;
+  advance_all();
+  return settle();
+}
+EXPORT cuMemGetInfo_v2(std::size_t* free, std::size_t* total) {
+  ENTER;
+  *total = capacity();
+  *free = capacity() - world().used - held();
+  return success;
+}
+EXPORT cuMemAlloc_v2(Address* at, std::size_t bytes) {
+  ENTER;
+  if (bytes == 0) return invalid_value;
+  if (world().used + held() + bytes > capacity()) return out_of_memory;
+  void* p = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+  if (p == nullptr) return out_of_memory;
+  std::memset(p, 0xcd, bytes);
+  world().device[reinterpret_cast<std::uintptr_t>(p)] = bytes;
+  world().used += bytes;
+  *at = reinterpret_cast<Address>(p);
+  return success;
+}
+EXPORT cuMemFree_v2(Address at) {
+  ENTER;
+  const auto it = world().device.find(at);
+  if (it == world().device.end()) return invalid_value;
+  advance_all();  // as the driver does
+  world().used -= it->second;
+  world().device.erase(it);
+  std::free(reinterpret_cast<void*>(at));
+  return settle();
+}
+EXPORT cuMemHostAlloc(void** p, std::size_t bytes, unsigned) {
+  ENTER;
+  *p = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+  if (*p == nullptr) return out_of_memory;
+  std::memset(*p, 0xcd, bytes);
+  world().pinned[reinterpret_cast<std::uintptr_t>(*p)] = bytes;
+  return success;
+}
+EXPORT cuMemFreeHost(void* p) {
+  ENTER;
+  if (world().pinned.erase(reinterpret_cast<std::uintptr_t>(p)) == 0) return invalid_value;
+  std::free(p);
+  return success;
+}
+EXPORT cuMemsetD8Async(Address at, unsigned char value, std::size_t bytes, Stream s) {
+  ENTER;
+  void* p = reinterpret_cast<void*>(at);
+  if (known(s) == nullptr || !twin::on_device(p, bytes)) return invalid_value;
+  twin::enqueue(s, [=] { std::memset(p, value, bytes); });
+  return settle();
+}
+EXPORT cuMemcpyAsync(Address to, Address from, std::size_t bytes, Stream s) {
+  ENTER;
+  if (known(s) == nullptr) return invalid_value;
+  auto* target = reinterpret_cast<void*>(to);
+  const auto* source = reinterpret_cast<const void*>(from);
+  const auto place = [&](const void* p) { return twin::on_device(p, bytes) || twin::in_pinned(p, bytes); };
+  // The addon copies asynchronously between these only: pageable memory would make the driver wait.
+  if (!place(target) || !place(source)) return invalid_value;
+  twin::enqueue(s, [=] {
+    if (!(twin::on_device(target, bytes) || twin::in_pinned(target, bytes)) || !(twin::on_device(source, bytes) || twin::in_pinned(source, bytes)))
+      throw std::runtime_error("a copy ran after its memory was freed");
+    std::memmove(target, source, bytes);
+  });
+  return settle();
+}
+EXPORT cuStreamCreate(Stream* s, unsigned flags) {
+  ENTER;
+  if (flags != stream_non_blocking) return invalid_value;
+  auto made = std::make_unique<StreamHandle>();
+  *s = made.get();
+  world().streams[*s] = std::move(made);
+  return success;
+}
+EXPORT cuStreamDestroy_v2(Stream s) {
+  ENTER;
+  if (known(s) == nullptr) return invalid_value;
+  twin::advance(s, s->enqueued);
+  world().streams.erase(s);
+  return settle();
+}
+EXPORT cuStreamSynchronize(Stream s) {
+  ENTER;
+  if (known(s) == nullptr) return invalid_value;
+  twin::advance(s, s->enqueued);
+  return settle();
+}
+EXPORT cuStreamWaitEvent(Stream s, Event e, unsigned) {
+  ENTER;
+  if (known(s) == nullptr || world().events.count(e) == 0) return invalid_value;
+  // What the event stands for now; it may be recorded again before this runs.
+  StreamHandle* other = known(e->stream);
+  const std::uint64_t position = e->position;
+  if (other != nullptr) twin::enqueue(s, [=] { twin::advance(other, position); });
+  return settle();
+}
+EXPORT cuEventCreate(Event* e, unsigned) {
+  ENTER;
+  auto made = std::make_unique<EventHandle>();
+  *e = made.get();
+  world().events[*e] = std::move(made);
+  return success;
+}
+EXPORT cuEventDestroy_v2(Event e) {
+  ENTER;
+  return world().events.erase(e) == 0 ? invalid_value : success;
+}
+EXPORT cuEventRecord(Event e, Stream s) {
+  ENTER;
+  if (known(s) == nullptr || world().events.count(e) == 0) return invalid_value;
+  e->stream = s;
+  e->position = s->enqueued;
+  return success;
+}
+EXPORT cuEventSynchronize(Event e) {
+  ENTER;
+  if (world().events.count(e) == 0) return invalid_value;
+  if (StreamHandle* s = known(e->stream); s != nullptr) twin::advance(s, e->position);
+  return settle();
+}
+EXPORT cuModuleLoadData(Module* m, const void* image) {
+  ENTER;
+  if (image == nullptr) return invalid_image;
+  *m = &world().module;
+  return success;
+}
+EXPORT cuModuleUnload(Module) { return success; }
+EXPORT cuModuleGetFunction(Function* f, Module, const char* name) {
+  ENTER;
+  const fiber::Entry* entry = fiber::find(name);
+  if (entry == nullptr) return not_found;
+  auto& made = world().functions[name];
+  if (made == nullptr) made = std::make_unique<FunctionHandle>(FunctionHandle{entry});
+  *f = made.get();
+  return success;
+}
+EXPORT cuFuncSetAttribute(Function, int which, int value) { return which == function_max_dynamic_shared && value <= 99 * 1024 ? success : invalid_value; }
+EXPORT cuLaunchKernel(Function f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, Stream s, void** parameters, void**) {
+  ENTER;
+  if (known(s) == nullptr) return invalid_value;
+  const auto* entry = static_cast<const fiber::Entry*>(f->entry);
+  // Parameters are taken now, as the driver does.
+  const auto* bytes = static_cast<const unsigned char*>(parameters[0]);
+  auto args = std::make_shared<std::vector<std::uint64_t>>((entry->bytes + 7) / 8);
+  std::memcpy(args->data(), bytes, entry->bytes);
+  ++world().launches;
+  twin::enqueue(s, [=] { fiber::run({entry, args->data(), {gx, gy, gz}, {bx, by, bz}, shared}, {twin::setting("LOMO_DOUBLE_SEED", 0)}); });
+  return settle();
+}

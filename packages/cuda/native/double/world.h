@@ -1,0 +1,62 @@
+// Test only: what the doubles of libcuda and cuBLASLt share: streams whose work waits until somebody asks for it, memory with bounds.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "driver/api.h"
+
+namespace lomo::cu {
+
+// Work is done in the order of its stream, at the latest moment that events and synchronisation allow: a queue that forgot to wait
+// reads what nobody has written yet. LOMO_DOUBLE_ORDER=eager does it at once instead, so that a writer that forgot to wait is early.
+struct StreamHandle {
+  std::deque<std::function<void()>> work;
+  std::uint64_t enqueued = 0, done = 0;
+  bool running = false;
+};
+struct EventHandle {
+  StreamHandle* stream = nullptr;  // null: never recorded, hence done
+  std::uint64_t position = 0;
+};
+struct ModuleHandle {};
+struct FunctionHandle {
+  const void* entry = nullptr;
+};
+struct ContextHandle {};
+
+}  // namespace lomo::cu
+
+namespace lomo::twin {
+
+struct World {
+  std::recursive_mutex mutex;
+  std::map<cu::Stream, std::unique_ptr<cu::StreamHandle>> streams;
+  std::map<cu::Event, std::unique_ptr<cu::EventHandle>> events;
+  std::map<std::uintptr_t, std::size_t> device, pinned;  // start -> bytes
+  std::map<std::string, std::unique_ptr<cu::FunctionHandle>> functions;
+  cu::ModuleHandle module;
+  cu::ContextHandle context;
+  std::size_t used = 0;
+  cu::Result lost = cu::success;  // sticky
+  std::string why;
+  std::uint64_t launches = 0;
+};
+World& world();
+
+// Adds work to a stream. Work that throws loses the context.
+void enqueue(cu::Stream stream, std::function<void()> work);
+// Does a stream's work up to a position.
+void advance(cu::Stream stream, std::uint64_t position);
+// Whether [p, p + bytes) lies in one allocation of the device, or of pinned memory.
+bool on_device(const void* p, std::size_t bytes);
+bool in_pinned(const void* p, std::size_t bytes);
+std::uint64_t setting(const char* name, std::uint64_t otherwise);
+
+}  // namespace lomo::twin

@@ -1,0 +1,30 @@
+// Builds build/Release/lomo_cuda.node with cmake-js and Ninja. `--double` builds, without nvcc, an addon that only the host double runs,
+// and the double itself, into build/double; `--double=asan` the same under the address and undefined-behaviour sanitizers.
+import { spawnSync } from 'node:child_process';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { findNvcc, places } from './nvcc.mjs';
+
+const folder = join(dirname(fileURLToPath(import.meta.url)), '..');
+const wanted = process.argv[2];
+const script = join(dirname(createRequire(import.meta.url).resolve('cmake-js/package.json')), 'bin', 'cmake-js');
+
+function build(out, definitions) {
+  const flags = Object.entries(definitions).map(([name, value]) => `--CD${name}=${value}`);
+  const { status } = spawnSync(process.execPath, [script, 'build', '-G', 'Ninja', '-O', join(folder, out), ...flags], { cwd: folder, stdio: 'inherit' });
+  process.exit(status ?? 1);
+}
+
+if (wanted === '--double') build('build/double', { LOMO_DOUBLE: 'ON' });
+if (wanted === '--double=asan') build('build/double-asan', { LOMO_DOUBLE: 'ON', LOMO_SANITIZE: 'ON' });
+if (wanted !== undefined) {
+  process.stderr.write(`${wanted}: not known; use --double, --double=asan or nothing\n`);
+  process.exit(2);
+}
+const nvcc = findNvcc();
+if (nvcc === null) {
+  process.stderr.write(`@lomo/cuda needs nvcc 13.0 to compile its kernels: node scripts/nvcc.mjs install brings it from PyPI (300 MB), or name one in CUDACXX. Looked at:\n${places().map((p) => `  ${p}`).join('\n')}\n`);
+  process.exit(1);
+}
+build('build', { LOMO_NVCC: nvcc });
