@@ -1,7 +1,7 @@
 // What benches run: a model, its optimizer and its program on a device, put together as the trainer does; and the tokens they train on.
 import type { JsonObject, LanguageModel } from '@lomo/models';
 import { createModel } from '@lomo/models';
-import type { Rule } from '@lomo/optim';
+import type { Clip, Rule } from '@lomo/optim';
 import { adalomo, adamw, lomo, Optimizer, sgd } from '@lomo/optim';
 import type { HostBatch, MemoryPlan } from '@lomo/parallel';
 import { makePlan, Program } from '@lomo/parallel';
@@ -18,6 +18,7 @@ export interface Setup {
   /** Tapes kept from forward to backward; else recomputed. */
   readonly keeps: boolean;
   readonly headForm?: HeadForm;
+  readonly clip?: Clip;
 }
 
 export interface Assembly {
@@ -37,7 +38,7 @@ export function ruleNamed(name: string): Rule {
 export function assemble(device: Device, setup: Setup): Assembly {
   const { json, dtype, seq, batch, microBatches, rule, keeps } = setup;
   const model = createModel(json, device, { dtype, maxLength: seq });
-  const optimizer = new Optimizer(device, model.parameters, { rule, rounding: 'nearest' });
+  const optimizer = new Optimizer(device, model.parameters, { rule, rounding: 'nearest', ...(setup.clip === undefined ? {} : { clip: setup.clip }) });
   const last = model.stages.length - 1;
   const program = new Program(device, model, {
     microBatches,

@@ -4,8 +4,10 @@ import { parseArgs } from 'node:util';
 import { benchFolder } from './manners.ts';
 import { memory } from './memory.ts';
 import { ops } from './ops.ts';
+import { paper } from './paper.ts';
 import { performance } from './performance.ts';
 import { picture } from './picture.ts';
+import { plan } from './plan.ts';
 import { precision } from './precision.ts';
 import { quickstart } from './quickstart.ts';
 import { products } from './products.ts';
@@ -20,6 +22,9 @@ const usage = `pnpm bench train     ours against PyTorch, in turn: tokens/s, mem
            [--rounds 3] [--steps N] [--threads 2] [--preload "A.so B.so"] [--peers FOLDER] [--check] [--json] [--save]
 pnpm bench memory    the most a whole process ever holds, ours against PyTorch
            [--python PATH] [--models 110m] [--dtypes f32,bf16] [--shapes 256x4] [--steps 2] [--threads 2] [--preload "A.so B.so"] [--peers FOLDER] [--check] [--json] [--save]
+pnpm bench plan      what a plan says of the whole process, against the most it really held
+           [--models 110m,0.5b] [--dtypes f32,bf16] [--shapes 128x2,256x4,1024x1] [--optims lomo] [--recompute] [--steps 3] [--threads 2] [--check] [--json] [--save]
+pnpm bench paper     plans table 1 of the paper and writes docs/paper.md; nothing is trained   [--out FILE]
 pnpm bench products  our matrix products against the best product of the same run   [--models] [--dtypes] [--shapes] [--threads] [--json] [--save]
 pnpm bench ops       every kernel of a step against its own limit                   [--models] [--dtypes] [--shapes] [--threads] [--json] [--save]
 pnpm bench profile   where a step's time goes, launch by launch                     [--models] [--dtypes] [--shapes] [--threads] [--optims] [--recompute] [--trace FILE] [--json] [--save]
@@ -29,7 +34,7 @@ pnpm bench picture   draws docs/memory.svg from a real step                     
 pnpm bench sweep     stories260k on GSM8K: every rule at several learning rates       [--folder MODEL] [--data FOLDER] [--steps 2000] [--init random] [--jobs 2] [--keep FOLDER] [--out FILE] [--json] [--save]
 pnpm bench precision  the same runs in f32, bf16 and f16, over seeds                [--folder MODEL] [--data FOLDER] [--steps 1000] [--rate LR] [--jobs 2] [--keep FOLDER] [--out FILE] [--json] [--save]
 pnpm bench quickstart  the quickstart's fine-tuning over seeds, learning rates, and from random weights
-A model is one of 1m, 15m, 42m, 110m, 0.5b; a shape is tokens x rows. The peer's interpreter may also be given as PEER_PYTHON.
+A model is one of 1m, 15m, 42m, 110m, 0.5b, 7b; a shape is tokens x rows. The peer's interpreter may also be given as PEER_PYTHON.
 `;
 
 const { values, positionals } = parseArgs({
@@ -81,13 +86,13 @@ function peerOf(name: string): Peer {
 
 async function main(): Promise<number> {
   const { json, save, check, recompute } = values;
-  const [dtypes, optims, threads] = [list(values.dtypes ?? (verb === 'train' || verb === 'memory' || verb === 'performance' || verb === 'telemetry' ? 'f32,bf16' : 'f32')), list(values.optims ?? (verb === 'telemetry' ? 'lomo,adalomo,adamw' : 'lomo')), count(values.threads, 'threads')];
+  const [dtypes, optims, threads] = [list(values.dtypes ?? (verb === 'train' || verb === 'memory' || verb === 'plan' || verb === 'performance' || verb === 'telemetry' ? 'f32,bf16' : 'f32')), list(values.optims ?? (verb === 'telemetry' ? 'lomo,adalomo,adamw' : 'lomo')), count(values.threads, 'threads')];
   const models = (fallback: string): string[] => list(values.models ?? fallback);
   const shapes = (fallback: string): string[] => list(values.shapes ?? fallback);
   const shared = join(benchFolder, '..', '..', 'shared');
   const trained = { model: values.folder ?? join(shared, 'models', 'stories260k'), data: values.data ?? join(shared, 'data'), jobs: count(values.jobs, 'jobs'), keep: values.keep };
   const measured = { json, save, check, dtypes, threads, optims, recompute };
-  if (check && verb !== 'train' && verb !== 'memory' && verb !== 'telemetry') throw new Error('--check: only train, memory and telemetry have bars');
+  if (check && verb !== 'train' && verb !== 'memory' && verb !== 'plan' && verb !== 'telemetry') throw new Error('--check: only train, memory, plan and telemetry have bars');
   switch (verb) {
     case 'train':
       return train({
@@ -111,6 +116,10 @@ async function main(): Promise<number> {
         peers: values.peers ?? join(benchFolder, '..', '..', 'shared', 'peers'),
         preload: values.preload,
       });
+    case 'plan':
+      return plan({ ...measured, models: models('110m,0.5b'), shapes: shapes('128x2,256x4,1024x1'), steps: count(values.steps ?? '3', 'steps') });
+    case 'paper':
+      return paper({ out: values.out ?? join(benchFolder, '..', 'docs', 'paper.md') });
     case 'products':
       return products({ ...measured, models: models('15m,110m'), shapes: shapes('256x4') });
     case 'ops':

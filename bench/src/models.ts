@@ -16,6 +16,7 @@ const sizes: Readonly<Record<string, Size>> = {
   '42m': { hidden: 512, feedForward: 1376, layers: 8, heads: 8, vocabulary: 32000, tied: true },
   '110m': { hidden: 768, feedForward: 2048, layers: 12, heads: 12, vocabulary: 32000, tied: false },
   '0.5b': { hidden: 1280, feedForward: 3456, layers: 22, heads: 20, vocabulary: 32000, tied: false },
+  '7b': { hidden: 4096, feedForward: 11008, layers: 32, heads: 32, vocabulary: 32000, tied: false },
 };
 
 /** The config.json of the model called `name`, with other values where `change` has them. Throws naming the models there are. */

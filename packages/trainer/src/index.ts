@@ -12,6 +12,7 @@ export * from './loop.ts';
 export * from './loss_scale.ts';
 export * from './open.ts';
 export * from './probe.ts';
+export * from './process.ts';
 export * from './quantity.ts';
 export * from './saves.ts';
 export * from './session.ts';

@@ -1,0 +1,16 @@
+// What a process is expected to come to: the arena in whole huge pages, on top of what is resident and what training adds.
+import { expect, test } from 'vitest';
+import { expectedProcess, growthBytes } from '../src/process.ts';
+
+const mebibyte = 2 ** 20;
+
+test('the parts add up, the arena in pages of 2 MiB', () => {
+  expect(expectedProcess(3 * mebibyte + 1, 70 * mebibyte)).toEqual({ start: 70 * mebibyte, arena: 4 * mebibyte, growth: growthBytes, total: 74 * mebibyte + growthBytes });
+  expect(expectedProcess(0, 1).arena).toBe(0);
+});
+
+test('the start is what this process holds now', () => {
+  const before = process.memoryUsage.rss();
+  const { start } = expectedProcess(2 ** 30);
+  expect(Math.abs(start - before)).toBeLessThan(32 * mebibyte);
+});
