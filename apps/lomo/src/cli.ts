@@ -44,13 +44,13 @@ function examples(...lines: readonly (readonly [command: string, what: string])[
 
 /** `--learning-rate 1e-3 --packing false` as settings; values are read as YAML scalars. */
 async function overridesOf(rest: readonly string[]): Promise<Record<string, unknown>> {
-  const { parse } = await import('yaml');
-  const settings: Record<string, unknown> = {};
+  const { yamlValue } = await import('./yaml.ts');
+  const settings = Object.create(null) as Record<string, unknown>;
   for (let i = 0; i < rest.length; i++) {
     const [name, inline] = rest[i]!.split(/=(.*)/s);
     if (!name!.startsWith('--')) throw new InvalidArgumentError(`'${rest[i]!}' is not a setting; settings look like --learning-rate 1e-3`);
     const value = inline ?? (rest[i + 1]?.startsWith('--') === false ? rest[++i] : 'true');
-    settings[name!.slice(2).replaceAll('-', '_')] = parse(value!);
+    settings[name!.slice(2).replaceAll('-', '_')] = yamlValue(value!, name!);
   }
   return settings;
 }
