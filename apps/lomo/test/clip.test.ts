@@ -13,16 +13,17 @@ import { makePlan, Program, underPlan } from '@lomo/parallel';
 import type { HostBatch } from '@lomo/parallel';
 import { Device, ReferenceBackend, tensorOps } from '@lomo/tensor';
 import type { Backend } from '@lomo/tensor';
-import { SpillFile } from '@lomo/trainer';
+import type { ScratchFile } from '@lomo/trainer';
+import { openSpillFile } from '@lomo/trainer';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { SmallOptions } from './small.ts';
 import { cut, small } from './small.ts';
 
 let backend: CpuBackend;
-let file: SpillFile;
+let file: ScratchFile;
 beforeAll(async () => {
   backend = cpu({ threads: 1 });
-  file = await SpillFile.open(mkdtempSync(join(tmpdir(), 'lomo-clip-')), { files: nodeFiles, bytes: 2 ** 20 });
+  file = await openSpillFile(mkdtempSync(join(tmpdir(), 'lomo-clip-')), { files: nodeFiles, bytes: 2 ** 20 });
 });
 afterAll(async () => {
   await file[Symbol.asyncDispose]();

@@ -3,8 +3,8 @@ import type { CpuBackend } from '@lomo/cpu';
 import { createModel, initialise } from '@lomo/models';
 import { lomo, Optimizer } from '@lomo/optim';
 import type { Clip, Rounding, Rule, Spill } from '@lomo/optim';
-import type { HostBatch, ProgramOptions } from '@lomo/parallel';
-import { Program } from '@lomo/parallel';
+import type { ByteStore, HostBatch, ProgramOptions } from '@lomo/parallel';
+import { Program, Residency } from '@lomo/parallel';
 import type { DType } from '@lomo/tensor';
 import { Device, Random } from '@lomo/tensor';
 
@@ -39,6 +39,10 @@ export interface SmallOptions extends Partial<Pick<ProgramOptions, 'accumulate' 
   readonly clip?: Clip;
   /** Where gradients wait for the norm; without it, a second backward. */
   readonly spill?: Spill;
+  /** Where weights are while their stage is not on the device; without it they stay. They are nobody's until they are initialised. */
+  readonly stream?: ByteStore;
+  /** Where boundary activations wait; without it, on the device. */
+  readonly offload?: ByteStore;
   readonly keeps?: boolean;
   /** Of the weights; f32 unless given. */
   readonly dtype?: DType;
@@ -51,12 +55,17 @@ export interface SmallOptions extends Partial<Pick<ProgramOptions, 'accumulate' 
   readonly config?: Readonly<Record<string, boolean | number>>;
 }
 
+/** Of the weights. */
+export const smallSeed = 7;
+
 /** Device, model, optimizer and program; weights are the seed's. */
 export function small(backend: CpuBackend, options: SmallOptions) {
-  const { bytes = 96 * 2 ** 20, tileBytes, rule = lomo, clip, keeps = false, tokens, microBatches, config = {}, accumulate, headForm, spill, dtype = 'f32', rounding = 'stochastic', telemetry = false } = options;
+  const { stream, offload, bytes = 96 * 2 ** 20, tileBytes, rule = lomo, clip, keeps = false, tokens, microBatches, config = {}, accumulate, headForm, spill, dtype = 'f32', rounding = 'stochastic', telemetry = false } = options;
   const device = options.on ?? new Device(backend, { bytes, ...(tileBytes === undefined ? {} : { tileBytes }) });
-  const model = createModel({ ...smallConfig, ...config }, device, { dtype });
-  initialise(model, 7);
+  const model = createModel({ ...smallConfig, ...config }, device, { dtype, away: stream !== undefined });
+  const residency = stream === undefined ? null : new Residency(device, model, stream);
+  model.residence = residency;
+  if (residency === null) initialise(model, smallSeed);
   const optimizer = new Optimizer(device, model.parameters, { rule, rounding, telemetry, weightDecay: 0.01, ...(clip === undefined ? {} : { clip }), ...(spill === undefined ? {} : { spill }) });
   const program = new Program(device, model, {
     microBatches,
@@ -66,6 +75,8 @@ export function small(backend: CpuBackend, options: SmallOptions) {
     keeps: (stage) => keeps && stage < model.stages.length - 1,
     ...(accumulate === undefined ? {} : { accumulate }),
     ...(headForm === undefined ? {} : { headForm }),
+    ...(residency === null ? {} : { residency }),
+    ...(offload === undefined ? {} : { offload }),
   });
   return { device, model, optimizer, program };
 }

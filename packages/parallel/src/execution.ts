@@ -1,6 +1,6 @@
 // What one step holds between its actions: boundaries, tapes, gradients on their way down; and how an action is done.
 import type { Category, Parameter, Stage, Tensor } from '@lomo/tensor';
-import { CountingTape, Ledger, LomoError, Tape } from '@lomo/tensor';
+import { CountingTape, isLomoError, Ledger, LomoError, Tape } from '@lomo/tensor';
 import { Boundaries } from './boundaries.ts';
 import type { Program, ProgramPass } from './program.ts';
 import { Sweep } from './residency.ts';
@@ -48,17 +48,19 @@ export class Execution {
   async run(): Promise<void> {
     const { device, residency, offload } = this.program;
     const undertaking = device.arena.undertake();
-    residency?.begin();
+    residency?.settle();
     try {
       for (const [index, pass] of this.passes.entries()) await this.pass(pass, index);
       this.dispose();
     } catch (error) {
       for (const pass of this.passes) pass.abandon?.();
-      await residency?.abandon();
+      const torn = (await residency?.abandon()) === true;
       await offload?.idle();
       undertaking.rollback();
-      throw error;
+      if (!torn || !isLomoError(error, 'FileError')) throw error;
+      throw new LomoError('TornStep', `${error.message}; some weights had been updated and written back before. Go back to the last checkpoint.`, {}, error);
     }
+    residency?.settle();
     undertaking.commit();
   }
 

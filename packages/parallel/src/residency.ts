@@ -102,8 +102,8 @@ export class Residency implements Residence {
     return this.stageByParameter.get(p);
   }
 
-  /** Begins a step: what it stores is new until `end`. */
-  begin(): void {
+  /** A step begins or is over: what it has stored is whole. */
+  settle(): void {
     this.updating = false;
   }
 
@@ -143,14 +143,17 @@ export class Residency implements Residence {
 
   /**
    * A step was given up: waits for what is on its way and gives every room back. Where the step had begun to store, the store is no step's
-   * state: weights are refused until they are loaded again.
+   * state: weights are refused until they are loaded again, and the answer is true.
    */
-  async abandon(): Promise<void> {
-    if (this.updating) this.tear();
+  async abandon(): Promise<boolean> {
+    const torn = this.updating;
+    this.updating = false;
+    if (torn) this.tear();
     await this.carrier.idle();
     this.rooms.forEach((room, stage) => {
       if (room !== null) this.leave(stage, room);
     });
+    return torn;
   }
 
   /** What the store has is of no whole step: nothing is gathered or saved from it until every parameter has been written anew. */

@@ -4,8 +4,8 @@ import { createModel, generate } from '@lomo/models';
 import type { JsonObject } from '@lomo/models';
 import type { Clip, Rule, SpillStore } from '@lomo/optim';
 import { Optimizer } from '@lomo/optim';
-import type { BatchShape, HostBatch, MemoryPlan } from '@lomo/parallel';
-import { makePlan, Program } from '@lomo/parallel';
+import type { BatchShape, ByteStore, HostBatch, MemoryPlan, Traffic } from '@lomo/parallel';
+import { makePlan, Program, Residency } from '@lomo/parallel';
 import type { Backend, Device } from '@lomo/tensor';
 import { LomoError } from '@lomo/tensor';
 import type { RunConfig } from './config.ts';
@@ -21,6 +21,8 @@ export interface Blueprint {
   readonly keeps: boolean;
   /** How a step is judged before its first update, where it is. */
   readonly by: JudgedBy;
+  /** Whether weights stay on the device, or come and go stage by stage. */
+  readonly stages: StagePlace;
   /** Room for text: prompt and new tokens; 0 for a run that never generates. */
   readonly generates: { readonly prompt: number; readonly fresh: number };
   readonly evaluates: boolean;
@@ -29,6 +31,19 @@ export interface Blueprint {
 /** A second backward, or gradients put aside: in the arena, or in a file. */
 export type JudgedBy = Exclude<RunConfig['clip_by'], 'auto'>;
 
+/** Where the weights of stages are that nobody needs right now: on the device, or in a file. */
+export type StagePlace = Exclude<RunConfig['stages'], 'auto'>;
+
+/** Where a run keeps what is not on the device; each is needed only by runs that keep something there. */
+export interface Stores {
+  /** Gradients put aside, with `by: 'file'`. */
+  readonly spill?: SpillStore | null;
+  /** Weights, with `stages: 'streamed'`. */
+  readonly stream?: ByteStore | null;
+  /** Boundary activations, with `offload: file`. */
+  readonly offload?: ByteStore | null;
+}
+
 export interface Assembly {
   readonly device: Device;
   readonly model: LanguageModel;
@@ -36,11 +51,17 @@ export interface Assembly {
   readonly program: Program;
 }
 
-/** Builds everything that lives as long as the run; `store` is where gradients are put aside with `by: 'file'`. */
-export function assemble(device: Device, blueprint: Blueprint, store: SpillStore | null = null): Assembly {
-  const { config, json, families, rule, shape, keeps, by } = blueprint;
-  if (by === 'file' && store === null) throw new LomoError('ConfigError', 'clip_by: file needs a file');
-  const model = createModel(json, device, { families, dtype: config.dtype, maxLength: shape.maxLength });
+/** Builds everything that lives as long as the run. */
+export function assemble(device: Device, blueprint: Blueprint, { spill = null, stream = null, offload = null }: Stores = {}): Assembly {
+  const { config, json, families, rule, shape, keeps, by, stages } = blueprint;
+  if (by === 'file' && spill === null) throw new LomoError('ConfigError', 'clip_by: file needs a file');
+  if (config.offload === 'file' && offload === null) throw new LomoError('ConfigError', 'offload: file needs a file');
+  const model = createModel(json, device, { families, dtype: config.dtype, maxLength: shape.maxLength, away: stages === 'streamed' });
+  if (stages === 'streamed') {
+    if (stream === null) throw new LomoError('ConfigError', 'stages: streamed needs a file');
+    model.residence = new Residency(device, model, stream);
+  }
+  const residency = model.residence instanceof Residency ? model.residence : null;
   const clip = clipOf(config);
   const optimizer = new Optimizer(device, model.parameters, {
     rule,
@@ -49,7 +70,7 @@ export function assemble(device: Device, blueprint: Blueprint, store: SpillStore
     rounding: config.rounding,
     telemetry: config.telemetry,
     atomic: config.atomic,
-    ...(by === 'two-pass' ? {} : { spill: by === 'memory' ? by : store! }),
+    ...(by === 'two-pass' ? {} : { spill: by === 'memory' ? by : spill! }),
   });
   const last = model.stages.length - 1;
   const program = new Program(device, model, {
@@ -57,6 +78,8 @@ export function assemble(device: Device, blueprint: Blueprint, store: SpillStore
     keeps: (stage) => keeps && stage !== last,
     ...(config.accumulation === 'auto' ? {} : { accumulate: config.accumulation }),
     ...(config.head_form === 'auto' ? {} : { headForm: config.head_form }),
+    ...(residency === null ? {} : { residency }),
+    ...(config.offload === 'file' ? { offload: offload! } : {}),
   });
   return { device, model, optimizer, program };
 }
@@ -83,17 +106,22 @@ export function clipOf(config: RunConfig): Clip | null {
 export interface RunPlan extends MemoryPlan {
   /** Bytes of gradients that one step spills; 0 where nothing is. */
   readonly spilled: number;
+  /** Weights that come and go: bytes of them all, and bytes that one step reads and writes; null where they stay. */
+  readonly streamed: (Pick<Traffic, 'read' | 'written'> & { readonly bytes: number }) | null;
+  /** Bytes of boundary activations that one step writes, and reads once a pass; 0 where they stay. */
+  readonly offloaded: number;
 }
 
 /** Takes bytes and gives zeros: a plan's. */
-const dryStore: SpillStore = { write: () => Promise.resolve(), read: () => Promise.resolve() };
+const dryStore: SpillStore & ByteStore = { write: () => Promise.resolve(), read: () => Promise.resolve() };
 
 /** Runs the blueprint without data for `backend`: set-up, one step, one evaluation, one text. */
 export async function planRun(backend: Backend, blueprint: Blueprint): Promise<RunPlan> {
-  let spilled = 0;
+  let [spilled, offloaded] = [0, 0];
+  let streamed: RunPlan['streamed'] = null;
   const plan = await makePlan(backend, function* (device) {
     let made: Assembly | null = null;
-    const parts = (): Assembly => (made ??= assemble(device, blueprint, dryStore));
+    const parts = (): Assembly => (made ??= assemble(device, blueprint, { spill: dryStore, stream: dryStore, offload: dryStore }));
     yield { name: 'setup', run: () => void parts() };
     const { tokens, maxSegments, microBatches } = blueprint.shape;
     const empty = emptyBatch(tokens, maxSegments);
@@ -104,6 +132,8 @@ export async function planRun(backend: Backend, blueprint: Blueprint): Promise<R
         const { program, optimizer } = parts();
         await program.run({ ...step, passes: optimizer.passes });
         spilled = optimizer.spilledBytes;
+        offloaded = program.offload?.put ?? 0;
+        if (program.residency !== null) streamed = { ...program.residency.traffic, bytes: program.residency.bytes };
       },
     };
     if (blueprint.evaluates) {
@@ -126,7 +156,7 @@ export async function planRun(backend: Backend, blueprint: Blueprint): Promise<R
       };
     }
   });
-  return { ...plan, spilled };
+  return { ...plan, spilled, streamed, offloaded };
 }
 
 /** A micro-batch of nothing: the shape of a plan. */

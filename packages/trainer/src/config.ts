@@ -42,6 +42,9 @@ export const runSchema = z.strictObject({
   clip_value: z.number().positive().optional(),
   clip_by: z.enum(['auto', 'two-pass', 'memory', 'file']).default('auto').describe('how a step is judged before its first update: a second backward, or gradients put aside in memory or in a file; equal bits; auto: the plan decides and says why'),
   spill_dir: z.string().optional().describe('folder of the file that clip_by: file writes; default: output_dir'),
+  stages: z.enum(['auto', 'resident', 'streamed']).default('auto').describe('streamed: weights come from a file stage by stage and go back updated, for models larger than memory; equal bits; auto: resident where they fit'),
+  offload: z.enum(['none', 'file']).default('none').describe('file: activations between stages wait in a file from forward to backward; needs recomputed stages'),
+  stream_dir: z.string().optional().describe('folder of the files that stages: streamed and offload: file use; default: output_dir; /dev/shm is host memory'),
   atomic: z.boolean().default(false).describe('a non-finite gradient changes no byte at all; implied by clip_mode: global, f16 and a dynamic loss_scale'),
   weight_decay: share.default(0),
   train_on_inputs: z.boolean().default(false),
@@ -150,6 +153,9 @@ export function parseRun(raw: unknown, locate: Locate = () => 'config'): ParsedR
   }
   const { atomic, loss_scale: scaling } = result.data;
   new LossScale(scaling); // refuses bounds that contradict each other
+  if (result.data.offload === 'file' && result.data.gradient_checkpointing === false) {
+    throw new LomoError('ConfigError', `${locate(['offload'])}: offload: file moves what arrives at stages that are recomputed, and gradient_checkpointing: false keeps them all; leave one of the two out`);
+  }
   const config = { ...result.data, atomic: atomic || isDynamic(scaling) };
   return { config, renamed, warnings: warningsOf(config) };
 }

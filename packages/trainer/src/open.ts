@@ -19,7 +19,8 @@ import { LossScale } from './loss_scale.ts';
 import { bytes } from './quantity.ts';
 import type { Choice } from './session.ts';
 import { freshTokens, rootOf, Session } from './session.ts';
-import { SpillFile } from './spill_file.ts';
+import type { ScratchFile } from './scratch_file.ts';
+import { openOffloadFile, openSpillFile, openStreamFile } from './scratch_files.ts';
 
 /** Rules by the name `optim` takes. */
 export const builtInRules: readonly Rule[] = [lomo, adalomo(), adamw(), sgd];
@@ -56,7 +57,7 @@ export async function openSession(input: SessionInput): Promise<Session> {
   const model = familyOf(json, families).parseConfig(json);
   phase('tokenizing');
   const tokenizer = await openTokenizer(folder);
-  let spill: SpillFile | null = null;
+  const scratch: ScratchFile[] = [];
   let device: Device | null = null;
   let missing: readonly string[] = [];
   try {
@@ -64,7 +65,7 @@ export async function openSession(input: SessionInput): Promise<Session> {
     const { train, held } = data;
     phase('planning');
     const rule = ruleOf(config, [...(input.rules ?? []), ...builtInRules]);
-    const blueprint: Omit<Blueprint, 'keeps' | 'by'> = {
+    const blueprint: Omit<Blueprint, 'keeps' | 'by' | 'stages'> = {
       config,
       json,
       families,
@@ -77,18 +78,26 @@ export async function openSession(input: SessionInput): Promise<Session> {
     const candidates = await candidatesOf(backend, blueprint, rates);
     const chosen = pick(candidates, memory);
     assertFits(chosen, memory);
-    const { plan, keeps, by } = chosen;
+    const { plan, keeps, by, stages } = chosen;
     const choices = explain(config, candidates, { chosen, memory, ...(rates === undefined ? {} : { rates }) });
     const spilled = by === 'file' ? { folder: config.spill_dir ?? rootOf(config), bytes: plan.spilled } : null;
-    if (spilled !== null) {
-      missing = await missingFolders(files, spilled.folder);
-      spill = await SpillFile.open(spilled.folder, { files, bytes: spilled.bytes });
-    }
+    const streamFolder = config.stream_dir ?? rootOf(config);
+    const opened = async (folder: string, needed: number, open: typeof openSpillFile): Promise<ScratchFile> => {
+      missing = [...missing, ...(await missingFolders(files, folder))];
+      const file = await open(folder, { files, bytes: needed });
+      scratch.push(file);
+      return file;
+    };
+    const stores = {
+      spill: spilled === null ? null : await opened(spilled.folder, spilled.bytes, openSpillFile),
+      stream: plan.streamed === null ? null : await opened(streamFolder, plan.streamed.bytes, openStreamFile),
+      offload: config.offload === 'none' ? null : await opened(streamFolder, plan.offloaded, openOffloadFile),
+    };
     const reserved = (device = new Device(backend, { bytes: plan.extent }));
-    const assembly = await underPlan(reserved, plan, { name: 'setup', body: () => assemble(reserved, { ...blueprint, keeps, by }, spill) });
+    const assembly = await underPlan(reserved, plan, { name: 'setup', body: () => assemble(reserved, { ...blueprint, keeps, by, stages }, stores) });
     const saving = savingChoice(config, { bytes: contentBytes(contentsOf(assembly)), spare: memory - plan.extent });
     const session = new Session({
-      config, assembly, plan, tokenizer, train, held, files, spill, spilled, heldSteps: data.heldSteps, schedule: data.steps, machine: input.machine ?? {},
+      config, assembly, plan, tokenizer, train, held, files, scratch, spilled, heldSteps: data.heldSteps, schedule: data.steps, machine: input.machine ?? {},
       choices: [...data.choices, ...choices, ...programChoices(assembly), ...scaleChoice(config), saving],
       copies: saving.value === 'copy',
       freeMemory: input.freeMemory ?? null,
@@ -98,7 +107,7 @@ export async function openSession(input: SessionInput): Promise<Session> {
     return session;
   } catch (error) {
     device?.free();
-    await spill?.[Symbol.asyncDispose]();
+    for (const file of scratch) await file[Symbol.asyncDispose]();
     // What is at hand matters more than a folder that stays.
     await removeEmpty(files, missing).catch(() => {});
     await tokenizer.close();

@@ -2,11 +2,10 @@
 import { createHash } from 'node:crypto';
 import type { Dataset, Steps, Tokenizer } from '@lomo/data';
 import type { Files } from '@lomo/models';
-import { initialise, loadWeights, observeFiles } from '@lomo/models';
+import { initialiseAnywhere, loadWeights, observeFiles } from '@lomo/models';
 import { schedule } from '@lomo/optim';
-import type { MemoryPlan } from '@lomo/parallel';
 import { fill, LomoError } from '@lomo/tensor';
-import type { Assembly } from './assemble.ts';
+import type { Assembly, RunPlan } from './assemble.ts';
 import type { SavedCheckpoint } from './checkpoint.ts';
 import { readState, restoreCheckpoint, saveCheckpoint } from './checkpoint.ts';
 import type { DamagedCheckpoint } from './checkpoint_folders.ts';
@@ -40,7 +39,7 @@ export const freshTokens = 64;
 export interface SessionParts {
   readonly config: RunConfig;
   readonly assembly: Assembly;
-  readonly plan: MemoryPlan;
+  readonly plan: RunPlan;
   readonly choices: readonly Choice[];
   readonly tokenizer: Tokenizer;
   readonly train: Dataset;
@@ -49,8 +48,8 @@ export interface SessionParts {
   readonly schedule: Steps;
   readonly machine: Readonly<Record<string, string>>;
   readonly files: Files;
-  /** The file that gradients are put aside in, where there is one. */
-  readonly spill: AsyncDisposable | null;
+  /** The files that gradients, weights or boundary activations wait in. */
+  readonly scratch: readonly AsyncDisposable[];
   /** Its folder, and the bytes that a step writes into it. */
   readonly spilled: { readonly folder: string; readonly bytes: number } | null;
   /** Whether a checkpoint is written from a copy while training goes on. */
@@ -62,7 +61,7 @@ export interface SessionParts {
 export class Session implements Course {
   readonly config: RunConfig;
   readonly assembly: Assembly;
-  readonly plan: MemoryPlan;
+  readonly plan: RunPlan;
   readonly choices: readonly Choice[];
   readonly tokenizer: Tokenizer;
   readonly train: Dataset;
@@ -89,7 +88,7 @@ export class Session implements Course {
   private readonly freeMemory: (() => number) | null;
   private readonly machine: Readonly<Record<string, string>>;
   private readonly files: Files;
-  private readonly spill: AsyncDisposable | null;
+  private readonly scratch: readonly AsyncDisposable[];
   private readonly spilled: SessionParts['spilled'];
   private readonly heldSteps: Steps | null;
   private readonly rates: (i: number) => number;
@@ -112,7 +111,7 @@ export class Session implements Course {
     this.lossScale = new LossScale(parts.config.loss_scale);
     this.machine = parts.machine;
     this.files = parts.files;
-    this.spill = parts.spill;
+    this.scratch = parts.scratch;
     this.spilled = parts.spilled;
     this.snapshot = parts.copies ? new Snapshot() : null;
     this.freeMemory = parts.freeMemory;
@@ -275,7 +274,7 @@ export class Session implements Course {
   async begin(options: { readonly signal?: AbortSignal } = {}): Promise<void> {
     const { model, optimizer } = this.assembly;
     this.torn = true;
-    if (this.config.init === 'random') initialise(model, this.config.seed);
+    if (this.config.init === 'random') await initialiseAnywhere(model, this.config.seed);
     else await loadWeights(model, this.config.model_name_or_path, { files: abortable(this.files, options.signal) });
     for (const { tensor } of optimizer.state()) fill(tensor, 0);
     this.torn = false;
@@ -292,7 +291,7 @@ export class Session implements Course {
     try {
       await this.settled();
       await this.tokenizer.close();
-      await this.spill?.[Symbol.asyncDispose]();
+      for (const file of this.scratch) await file[Symbol.asyncDispose]();
     } finally {
       this.assembly.device.free();
     }
@@ -352,6 +351,6 @@ function fingerprintOf(config: RunConfig, data: Dataset): string {
 
 /** The settings that the weights of a run depend on. */
 function settingsOf(config: RunConfig): Readonly<Record<string, unknown>> {
-  const { output_dir: _o, run_name: _n, report_to: _r, logging_steps: _l, telemetry: _te, eval_steps: _e, save_steps: _s, save_minutes: _m, save_total_limit: _t, save_from: _sf, resume_from_checkpoint: _c, threads: _th, gradient_checkpointing: _g, eval_datasets: _ed, clip_by: _cb, spill_dir: _sd, ...rest } = config;
+  const { output_dir: _o, run_name: _n, report_to: _r, logging_steps: _l, telemetry: _te, eval_steps: _e, save_steps: _s, save_minutes: _m, save_total_limit: _t, save_from: _sf, resume_from_checkpoint: _c, threads: _th, gradient_checkpointing: _g, eval_datasets: _ed, clip_by: _cb, spill_dir: _sd, stages: _st, offload: _of, stream_dir: _stm, ...rest } = config;
   return rest;
 }

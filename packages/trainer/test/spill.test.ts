@@ -9,7 +9,7 @@ import { isLomoError } from '@lomo/tensor';
 import type { LomoError } from '@lomo/tensor';
 import { afterEach, describe, expect, test } from 'vitest';
 import type { RunInput, Session } from '../src/index.ts';
-import { fit, SpillFile } from '../src/index.ts';
+import { fit, openSpillFile } from '../src/index.ts';
 import { open } from './tiny.ts';
 
 const sessions: Session[] = [];
@@ -198,7 +198,7 @@ describe('the file', () => {
 
   test('that ends early is named', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'lomo-spill-'));
-    await using file = await SpillFile.open(folder, { files: nodeFiles, bytes: 8 });
+    await using file = await openSpillFile(folder, { files: nodeFiles, bytes: 8 });
     await file.write(Uint8Array.of(1, 2, 3, 4), 4);
     const into = new Uint8Array(4);
     await file.read(into, 4);
