@@ -81,7 +81,7 @@ it('800 damaged ones are read or refused by ConfigError', async () => {
     writeFileSync(path, bytes);
     const error: unknown = await readRun(path).then(() => null, (caught: unknown) => caught);
     if (error === null) read++;
-    else expect(isLomoError(error, 'ConfigError'), `case ${i}: ${String(error)}`).toBe(true);
+    else expect(error, `case ${i}`).toMatchObject({ name: 'LomoError', code: 'ConfigError' });
   }
   expect(read).toBeGreaterThan(80);
 });

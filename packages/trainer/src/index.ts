@@ -14,6 +14,7 @@ export * from './open.ts';
 export * from './probe.ts';
 export * from './process.ts';
 export * from './quantity.ts';
+export * from './restore.ts';
 export * from './saves.ts';
 export * from './session.ts';
 export * from './scratch_file.ts';

@@ -2,12 +2,13 @@
 import type { Tokenizer } from '@lomo/data';
 import { openTokenizer } from '@lomo/data';
 import type { LanguageModel, ModelFamily } from '@lomo/models';
-import { builtInFamilies, createModel, generate, loadWeights, readConfig } from '@lomo/models';
+import { builtInFamilies, createModel, generate, readConfig } from '@lomo/models';
 import type { BatchShape, MemoryPlan } from '@lomo/parallel';
 import { makePlan, Program } from '@lomo/parallel';
 import type { Backend, DType } from '@lomo/tensor';
 import { Device } from '@lomo/tensor';
 import { emptyBatch } from './assemble.ts';
+import { loadChecked } from './restore.ts';
 
 export interface InferenceOptions {
   readonly backend: Backend;
@@ -27,7 +28,7 @@ export interface OpenedModel extends AsyncDisposable {
   readonly program: Program | null;
 }
 
-/** Opens a Hugging Face folder. Reserves what one evaluation and one text of the given lengths need, no more. */
+/** Opens a Hugging Face folder; where it is a checkpoint, every file but the optimizer's state is compared with its manifest. Reserves what one evaluation and one text of the given lengths need, no more. */
 export async function openModel(folder: string, options: InferenceOptions): Promise<OpenedModel> {
   const { backend, text, batch } = options;
   const json = await readConfig(folder);
@@ -66,7 +67,7 @@ export async function openModel(folder: string, options: InferenceOptions): Prom
   };
   try {
     const made = assemble(device);
-    await loadWeights(made.model, folder);
+    await loadChecked(made.model, folder);
     return { ...made, tokenizer, plan, [Symbol.asyncDispose]: close };
   } catch (error) {
     await close();
