@@ -88,12 +88,14 @@ async function inspect(folder: string, files: Files): Promise<TrainerState | str
 export async function tidy(root: string, files: Files = nodeFiles): Promise<LomoError | null> {
   if ((await files.facts(root)) === null) return null;
   const names = await files.list(root);
+  const partial = names.filter((name) => partialPattern.test(name));
   const replaced = names.filter((name) => replacedPattern.test(name));
+  if (partial.length + replaced.length === 0) return null;
   const isDone = (name: string): boolean => names.includes(withoutSuffix(name));
   for (const name of replaced) if (!isDone(name)) await files.rename(join(root, name), join(root, withoutSuffix(name)));
-  // What is seen here may have been renamed by one that was killed before it made the name durable: no copy goes before it is.
-  if (replaced.length > 0) await files.syncFolder(root);
-  return removeAll([...names.filter((name) => partialPattern.test(name)), ...replaced.filter(isDone)].map((name) => join(root, name)), files);
+  // One that was killed may have given the names that are seen here, and a power loss may yet take them back: nothing goes before they stay.
+  await files.syncFolder(root);
+  return removeAll([...partial, ...replaced.filter(isDone)].map((name) => join(root, name)), files);
 }
 
 export interface RotateOptions {
