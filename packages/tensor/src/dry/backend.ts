@@ -3,12 +3,16 @@ import type { Backend, BackendTraits, Event, Kernel, KernelSignature, Memory, Op
 import { sizeOf } from '../dtype.ts';
 import { numel } from '../shape.ts';
 
+/** Bytes from which on a read's zeros are kept. */
+const sharedFrom = 2 ** 16;
+
 /** Stands in for `target`: same kernels, same workspaces, no memory and no time. */
 export class DryBackend implements Backend {
   readonly name: string;
   readonly traits: BackendTraits;
   private readonly target: Backend;
   private ticket = 0;
+  private readonly zeros = new Map<number, ArrayBuffer>();
 
   constructor(target: Backend) {
     this.target = target;
@@ -45,9 +49,17 @@ export class DryBackend implements Backend {
 
   write(): void {}
 
-  /** Zeros: a dry step has an open gate and a loss of 0. */
+  /**
+   * Zeros: a dry step has an open gate and a loss of 0. Large ones are one buffer for every read of that size, which nobody may write into:
+   * fresh ones would pile up until V8 collects them, and a run begins with that heap.
+   */
   async read(from: Region): Promise<ArrayBuffer> {
-    return new ArrayBuffer(numel(from.shape) * sizeOf(from.dtype));
+    const bytes = numel(from.shape) * sizeOf(from.dtype);
+    const known = this.zeros.get(bytes);
+    if (known !== undefined) return known;
+    const made = new ArrayBuffer(bytes);
+    if (bytes >= sharedFrom) this.zeros.set(bytes, made);
+    return made;
   }
 
   reserved(): number {
