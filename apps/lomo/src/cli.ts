@@ -36,6 +36,10 @@ const plugin = new Option('--plugin <module>', 'a module that brings a model fam
 const dtype = new Option('--dtype <name>', 'what weights are kept in; bf16 and f16 halve their memory, f16 computes in f32').choices(['f32', 'bf16', 'f16']).default('f32');
 const backend = new Option('--backend <name>', 'cpu, or reference (slow: the definition)').choices(['cpu', 'reference']).default('cpu');
 
+/** `diff` has an exit code of its own for what went wrong, since 1 is an answer. */
+const cannotCompare = 2;
+let failureCode = 1;
+
 /** What stands at the end of a verb's --help: commands to type, and what they do. */
 function examples(...lines: readonly (readonly [command: string, what: string])[]): string {
   const width = Math.max(...lines.map(([command]) => command.length));
@@ -151,6 +155,24 @@ program
   .action(async (folder: string, flags) => (await import('./commands/generate.ts')).generate(folder, flags));
 
 program
+  .command('diff')
+  .description('what differs between two checkpoints or model folders, tensor by tensor')
+  .argument('<A>', 'a checkpoint or a Hugging Face folder')
+  .argument('<B>', 'another one')
+  .option('--all', 'every tensor, the equal ones too')
+  .option('--json', 'one line of JSON')
+  .addHelpText('after', `\nrelative: of the larger of the two numbers; norm: of the whole change, as a share of A's. A changed element has other bits, or between two types\nanother value. Optimizer and trainer state are compared where both have them.\n\nExit code: 0 where nothing differs, 1 where something does, 2 where one of them cannot be read.\n${examples(
+    ['lomo diff runs/run/step-000100 runs/run/step-000200', 'weights, optimizer and trainer state; the largest changes first'],
+    ['lomo diff models/llama runs/run/step-000200', 'what training did; f32 and 16-bit weights are compared as numbers'],
+    ['lomo diff a b --all --json', 'every number, for a script'],
+  )}`)
+  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : cannotCompare))
+  .action(async (a: string, b: string, flags: { all?: boolean; json?: boolean }) => {
+    failureCode = cannotCompare;
+    process.exitCode = await (await import('./commands/diff.ts')).diff(a, b, flags);
+  });
+
+program
   .command('plan')
   .description('what a run will need, from the program run without data')
   .argument('<run.yaml>')
@@ -182,7 +204,7 @@ program
 try {
   await program.parseAsync();
 } catch (error) {
-  process.exitCode = 1;
+  process.exitCode = failureCode;
   if (isLomoError(error) || (error instanceof Error && 'code' in error && typeof error.code === 'string')) {
     process.stderr.write(`\nlomo: ${error.message}\n`);
     if (process.env['LOMO_DEBUG'] !== undefined) process.stderr.write(`${error.stack ?? ''}\n`);

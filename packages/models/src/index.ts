@@ -1,6 +1,7 @@
 // @lomo/models: Hugging Face folders, strict configurations, and the models they describe as stages.
 export * from './build.ts';
 export * from './checkpoint.ts';
+export * from './compare.ts';
 export * from './config/fields.ts';
 export * from './config/frequencies.ts';
 export * from './config/model.ts';
@@ -21,6 +22,7 @@ export * from './qwen2.ts';
 export * from './qwen3.ts';
 export * from './safetensors/diskType.ts';
 export * from './safetensors/header.ts';
+export * from './safetensors/numbers.ts';
 export * from './safetensors/read.ts';
 export * from './safetensors/write.ts';
 export * from './save.ts';
