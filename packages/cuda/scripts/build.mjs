@@ -1,5 +1,6 @@
 // Builds build/Release/lomo_cuda.node with cmake-js and Ninja. `--double` builds, without nvcc, an addon that only the host double runs,
-// and the double itself, into build/double; `--double=asan` the same under the address and undefined-behaviour sanitizers.
+// and the double itself, into build/double; `--double=asan` the same under the address and undefined-behaviour sanitizers. `--ops=REGEX`
+// builds only some files of native/ops; `--out=FOLDER` builds elsewhere.
 import { spawnSync } from 'node:child_process';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
@@ -7,12 +8,14 @@ import { fileURLToPath } from 'node:url';
 import { findNvcc, places } from './nvcc.mjs';
 
 const folder = join(dirname(fileURLToPath(import.meta.url)), '..');
-const wanted = process.argv[2];
+const given = process.argv.slice(2);
+const option = (name) => given.find((one) => one.startsWith(`--${name}=`))?.slice(name.length + 3);
+const wanted = given.find((one) => !/^--(ops|out)=/.test(one));
 const script = join(dirname(createRequire(import.meta.url).resolve('cmake-js/package.json')), 'bin', 'cmake-js');
 
 function build(out, definitions) {
-  const flags = Object.entries(definitions).map(([name, value]) => `--CD${name}=${value}`);
-  const { status } = spawnSync(process.execPath, [script, 'build', '-G', 'Ninja', '-O', join(folder, out), ...flags], { cwd: folder, stdio: 'inherit' });
+  const flags = Object.entries({ ...definitions, LOMO_OPS: option('ops') ?? '' }).map(([name, value]) => `--CD${name}=${value}`);
+  const { status } = spawnSync(process.execPath, [script, 'build', '-G', 'Ninja', '-O', option('out') ?? join(folder, out), ...flags], { cwd: folder, stdio: 'inherit' });
   process.exit(status ?? 1);
 }
 

@@ -80,6 +80,8 @@ inline int __popc(unsigned u) { return __builtin_popcount(u); }
 inline int __clz(int u) { return u == 0 ? 32 : __builtin_clz(static_cast<unsigned>(u)); }
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>((static_cast<unsigned long long>(a) * b) >> 32); }
 inline float __fdividef(float a, float b) { return a / b; }
+inline double cospi(double x) { return std::cos(3.14159265358979323846 * x); }
+inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
 using std::fmaf;
 using std::isfinite;

@@ -43,6 +43,12 @@ struct Rounding {
   __device__ __forceinline__ Rounding(const UpdateArgs& a)
       : key0(static_cast<u32>(a.counters[at_seed_low])), key1(static_cast<u32>(a.counters[at_seed_high]) ^ a.key), step(static_cast<u32>(a.counters[at_step])), first(static_cast<u64>(a.first)), stochastic(a.stochastic != 0) {}
   __device__ __forceinline__ Words words(u64 block) const { return philox(key0, key1, block, step, 0); }
+  // Chosen without an index, which would put the words on the stack.
+  __device__ __forceinline__ u32 word(u64 element) const {
+    const Words all = words(element / 4);
+    const u32 even = element % 4 < 2 ? all.w[0] : all.w[2], odd = element % 4 < 2 ? all.w[1] : all.w[3];
+    return element % 2 == 0 ? even : odd;
+  }
 };
 
 // A row's eight sums (@lomo/optim, row_sums.ts). p before, p' as computed, q as stored.
@@ -105,7 +111,7 @@ template <class T, class F> __device__ __forceinline__ void write_measured(const
       const i64 i = row * a.columns + j;
       const float before = get(p + i), x = next(i);
       const u64 element = rounding.first + static_cast<u64>(i);
-      if (rounding.stochastic) put_stochastic(p + i, x, rounding.words(element / 4).w[element % 4]);
+      if (rounding.stochastic) put_stochastic(p + i, x, rounding.word(element));
       else put(p + i, x);
       sums.add(before, x, get(p + i), a.g[i]);
     }
