@@ -3,9 +3,12 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { isLomoError } from '@lomo/tensor';
 import type { TraceFlags } from './commands/tracing.ts';
+import { onInterrupt } from './interrupt.ts';
 
 // libgomp's threads spin for milliseconds at every barrier unless told otherwise; on a busy machine that turns microseconds into milliseconds.
 process.env['GOMP_SPINCOUNT'] ??= '1000';
+
+const interrupt = onInterrupt(() => process.stderr.write('\nlomo: stopped; nothing was changed\n'));
 
 const program = new Command('lomo')
   .description('Full-parameter fine-tuning of LLaMA-family models with the optimizer fused into backward.')
@@ -65,7 +68,7 @@ program
   .addOption(threads)
   .option('--output-dir <folder>', 'where the run goes', 'runs/quickstart')
   .addHelpText('after', examples(['lomo quickstart', 'held-out loss and exact matches before and after; run again, it is shown again']))
-  .action(async (flags) => (await import('./commands/quickstart.ts')).quickstart(flags));
+  .action(async (flags) => (await import('./commands/quickstart.ts')).quickstart({ ...flags, interrupt }));
 
 program
   .command('init')
@@ -109,7 +112,7 @@ program
   .action(async (path: string, flags: TraceFlags, command: Command) => {
     const overrides = await overridesOf(command.args.slice(1));
     if (flags.trace === undefined && flags.traceSteps !== undefined) throw new InvalidArgumentError('--trace-steps says which steps; --trace FILE says where the trace goes');
-    await (await import('./commands/train.ts')).train(path, overrides, flags);
+    await (await import('./commands/train.ts')).train(path, overrides, { ...flags, interrupt });
   });
 
 program
@@ -117,8 +120,13 @@ program
   .description('go on with run.yaml from a checkpoint folder')
   .argument('<run.yaml>')
   .argument('<checkpoint>')
-  .addHelpText('after', examples(['lomo resume run.yaml runs/run/step-000200', 'the very bits an uninterrupted run would have']))
-  .action(async (path: string, checkpoint: string) => (await import('./commands/train.ts')).train(path, { resume_from_checkpoint: checkpoint }));
+  .allowUnknownOption()
+  .allowExcessArguments()
+  .addHelpText('after', examples(['lomo resume run.yaml runs/run/step-000200', 'the very bits an uninterrupted run would have'], ['lomo resume run.yaml runs/run/step-000200 --threads 8', 'the settings that do not touch them can be changed']))
+  .action(async (path: string, checkpoint: string, _flags: object, command: Command) => {
+    const overrides = { ...(await overridesOf(command.args.slice(2))), resume_from_checkpoint: checkpoint };
+    await (await import('./commands/train.ts')).train(path, overrides, { interrupt });
+  });
 
 program
   .command('eval')

@@ -1,24 +1,61 @@
-// Ctrl-C and SIGTERM: the first asks the run to stop at the next whole step and save, the second ends the process at once.
+// Ctrl-C and SIGTERM. Where nothing would be lost, the first one ends the process; while a run trains, it asks for a checkpoint first. A second
+// one ends the process at once, whatever it is in.
+
+/** The signals that are listened to, and what a shell calls the exit of a process that each has ended. */
+const exitCodes = { SIGINT: 130, SIGTERM: 143 } as const;
+type Name = keyof typeof exitCodes;
+const names = Object.keys(exitCodes) as readonly Name[];
 
 export interface Interrupt extends Disposable {
+  /** Aborted by a signal that found something to save. */
   readonly signal: AbortSignal;
+  /** What the process is to exit with: 130 after SIGINT, 143 after SIGTERM, 0 where none came. */
+  readonly exitCode: number;
+  /** From now on nothing would be lost: a first signal calls `say` and ends the process. */
+  leaves(say: () => void): void;
+  /** From now on something would be: a first signal calls `say` and aborts `signal`. */
+  saves(say: () => void): void;
 }
 
-/** Listens until disposed. `onFirst` tells the person what is happening. */
-export function onInterrupt(onFirst: () => void): Interrupt {
+/** Listens until disposed; a first signal ends the process until `saves` is called. */
+export function onInterrupt(say: () => void): Interrupt {
   const controller = new AbortController();
-  const listen = (name: NodeJS.Signals): void => {
-    if (controller.signal.aborted) process.exit(name === 'SIGINT' ? 130 : 143);
-    onFirst();
-    controller.abort();
+  let received: Name | null = null;
+  let saving = false;
+  const quiet = (): void => {
+    for (const name of names) process.off(name, listen);
   };
-  process.on('SIGINT', listen);
-  process.on('SIGTERM', listen);
+  const listen = (name: NodeJS.Signals): void => {
+    const again = received !== null;
+    received = name === 'SIGTERM' ? 'SIGTERM' : 'SIGINT';
+    if (again) {
+      // Exiting would wait for the kernel that is running; the signal's own effect does not.
+      quiet();
+      process.kill(process.pid, received);
+      return;
+    }
+    say();
+    if (saving) {
+      controller.abort();
+      return;
+    }
+    quiet();
+    process.exit(exitCodes[received]);
+  };
+  for (const name of names) process.on(name, listen);
   return {
     signal: controller.signal,
-    [Symbol.dispose]: () => {
-      process.off('SIGINT', listen);
-      process.off('SIGTERM', listen);
+    get exitCode() {
+      return received === null ? 0 : exitCodes[received];
     },
+    leaves: (next) => {
+      saving = false;
+      say = next;
+    },
+    saves: (next) => {
+      saving = true;
+      say = next;
+    },
+    [Symbol.dispose]: quiet,
   };
 }

@@ -1,46 +1,11 @@
 // The command line as a person meets it: the built `lomo`, in processes of its own.
-import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { bytes } from '@lomo/trainer';
-import { dataFile, modelFolder } from '../../../tools/tiny/folder.ts';
-
-const cli = fileURLToPath(new URL('../dist/cli.js', import.meta.url));
-
-interface Outcome {
-  readonly code: number | null;
-  readonly out: string;
-  readonly err: string;
-}
-
-/** Runs `lomo args`; `onOutput` sees everything printed so far and may send signals. */
-function lomo(args: readonly string[], options: { cwd?: string; onOutput?: (text: string, kill: (signal: NodeJS.Signals) => void) => void } = {}): Promise<Outcome> {
-  return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [cli, ...args], { cwd: options.cwd ?? tmpdir(), stdio: ['ignore', 'pipe', 'pipe'] });
-    let [out, err] = ['', ''];
-    child.stdout.on('data', (data: Buffer) => {
-      out += data.toString();
-      options.onOutput?.(out, (signal) => child.kill(signal));
-    });
-    child.stderr.on('data', (data: Buffer) => (err += data.toString()));
-    child.on('error', reject);
-    child.on('close', (code) => resolve({ code, out, err }));
-  });
-}
-
-function runFile(settings: Readonly<Record<string, unknown>> = {}): { folder: string; path: string } {
-  const folder = mkdtempSync(join(tmpdir(), 'lomo-cli-'));
-  const lines = {
-    model_name_or_path: modelFolder(), init: 'random', datasets: [{ path: dataFile() }], max_seq_length: 16, per_device_train_batch_size: 4,
-    gradient_accumulation_steps: 1, max_steps: 8, optim: 'lomo', learning_rate: 0.1, clip_mode: 'none', threads: 1, ...settings,
-  };
-  const path = join(folder, 'run.yaml');
-  writeFileSync(path, Object.entries(lines).map(([key, value]) => `${key}: ${JSON.stringify(value)}`).join('\n'));
-  return { folder, path };
-}
+import { cli, lomo, runFile } from '../../../tools/tiny/command.ts';
+import { dataFile } from '../../../tools/tiny/folder.ts';
 
 beforeAll(() => {
   if (!existsSync(cli)) throw new Error(`${cli} is not there: build first (pnpm turbo run build --filter=lomo...)`);
@@ -112,6 +77,26 @@ test('train writes metrics and a model that generate and eval open', async () =>
   expect(JSON.parse(judged.out)).toMatchObject({ completions: 5, loss: expect.closeTo(lines.findLast(({ kind }) => kind === 'step')!.loss, 0) as number });
 });
 
+test('--trace makes the folder of its file', async () => {
+  const { folder, path } = runFile();
+  const { out, err } = await lomo(['train', path, '--trace', 'traces/deep/step.json'], { cwd: folder });
+  expect(err).toBe('');
+  expect(out).toContain(`traced step 3`);
+  expect(JSON.parse(readFileSync(join(folder, 'traces/deep/step.json'), 'utf8'))).toHaveProperty('traceEvents');
+});
+
+test('resume takes settings; one that the weights depend on is named', async () => {
+  const { folder, path } = runFile({ save_steps: 4 });
+  await lomo(['train', path], { cwd: folder });
+  const again = await lomo(['resume', path, 'runs/run/step-000004', '--logging-steps', '2', '--output-dir', 'again'], { cwd: folder });
+  expect(again.err).toBe('');
+  expect(again.out).toContain('resuming from runs/run/step-000004: step 4 of 8 is done');
+  expect(readFileSync(join(folder, 'again/step-000008/trainer_state.json'), 'utf8')).toBe(readFileSync(join(folder, 'runs/run/step-000008/trainer_state.json'), 'utf8'));
+  const other = await lomo(['resume', path, 'runs/run/step-000004', '--learning-rate', '0.3', '--clip-mode', 'value', '--clip-value', '1'], { cwd: folder });
+  expect(other.code).toBe(1);
+  expect(other.err).toContain('runs/run/step-000004 was made with learning_rate 0.1, now 0.3; clip_mode none, now value; clip_value unset, now 1: going on would be another run');
+});
+
 test('plan prints what train reserves', async () => {
   const { folder, path } = runFile({ eval_datasets: [{ path: dataFile(7) }] });
   const planned = JSON.parse((await lomo(['plan', path, '--json'])).out) as { name: string; extent: number }[];
@@ -136,45 +121,6 @@ test('plan and train say with the same numbers how a global norm is known in tim
     expect(inPlan).toMatch(/: /);
   }
   for (const verb of ['plan', 'train']) expect((await lomo([verb, path, '--optim', 'lom'], { cwd: folder })).err).toContain("optim: no 'lom'; known: lomo");
-});
-
-describe('Ctrl-C', () => {
-  test('saves and exits; the next run goes on', async () => {
-    const { folder, path } = runFile({ max_steps: 100_000 });
-    let sent = false;
-    const stopped = await lomo(['train', path], {
-      cwd: folder,
-      onOutput: (text, kill) => {
-        if (sent || !text.includes('step ')) return;
-        if (!/step +\d+\/100000/.test(text)) return;
-        sent = true;
-        kill('SIGINT');
-      },
-    });
-    expect(stopped.code).toBe(130);
-    const [saved] = readdirSync(join(folder, 'runs/run')).filter((name) => /^step-\d+$/.test(name));
-    const step = Number(saved!.slice(5));
-    expect(stopped.out).toContain(`stopped at step ${step} of 100000`);
-    const resumed = await lomo(['train', path], { cwd: folder, onOutput: (text, kill) => void (text.includes('resuming from') && /step +\d+\/100000/.test(text) && kill('SIGTERM')) });
-    expect(resumed.out).toContain(`step ${step} of 100000 is done`);
-  });
-
-  test('a second one exits at once', async () => {
-    const { folder, path } = runFile({ max_steps: 100_000, per_device_train_batch_size: 512, threads: 1 });
-    let sent = 0;
-    const { code } = await lomo(['train', path], {
-      cwd: folder,
-      onOutput: (text, kill) => {
-        if ((sent === 0 && text.includes('sample ')) || (sent === 1 && text.includes('once more to stop at once'))) {
-          sent++;
-          kill('SIGINT');
-        }
-      },
-    });
-    expect(sent).toBe(2);
-    expect(code).toBe(130);
-    expect(existsSync(join(folder, 'runs/run/metrics.jsonl'))).toBe(false);
-  });
 });
 
 const stories = fileURLToPath(new URL('../../../../shared/models/stories260k', import.meta.url));

@@ -104,28 +104,28 @@ export function wordsOf(row: Axes): string {
 }
 
 /** Every combination of the axes' values, the last axis fastest. */
-export function product(of: Readonly<Record<string, readonly (string | number)[]>> = axes): Axes[] {
+export function product<R = Axes>(of: Readonly<Record<string, readonly (string | number)[]>> = axes): R[] {
   let rows: Record<string, string | number>[] = [{}];
   for (const [axis, values] of Object.entries(of)) rows = rows.flatMap((row) => values.map((value) => ({ ...row, [axis]: value })));
-  return rows as unknown as Axes[];
+  return rows as unknown as R[];
 }
 
 /**
  * Few rows in which every two values of different axes meet, where `allowed` lets them: greedy, in a fixed order. Each row takes, of all
  * candidates, one that shows most pairs not seen yet.
  */
-export function coveringArray(allowed: (row: Axes) => boolean): { readonly rows: readonly Axes[]; readonly pairs: number } {
-  const names = Object.keys(axes) as (keyof Axes)[];
+export function coveringArray<R extends Readonly<Record<string, string | number>> = Axes>(allowed: (row: R) => boolean, of: Readonly<Record<keyof R & string, readonly (string | number)[]>> = axes as never): { readonly rows: readonly R[]; readonly pairs: number } {
+  const names = Object.keys(of) as (keyof R & string)[];
   // Every value of every axis has a number below 64; a pair is two of them.
-  const numbers = new Map(names.flatMap((name) => axes[name].map((value) => `${name} ${value}`)).map((value, i) => [value, i]));
-  const pairsOf = (row: Axes): number[] => {
+  const numbers = new Map(names.flatMap((name) => of[name].map((value) => `${name} ${value}`)).map((value, i) => [value, i]));
+  const pairsOf = (row: R): number[] => {
     const values = names.map((name) => numbers.get(`${name} ${row[name]}`)!);
     return values.flatMap((a, i) => values.slice(i + 1).map((b) => 64 * a + b));
   };
-  const candidates = product().filter(allowed).map((row) => ({ row, pairs: pairsOf(row) }));
+  const candidates = product<R>(of).filter(allowed).map((row) => ({ row, pairs: pairsOf(row) }));
   const missing = new Set(candidates.flatMap(({ pairs }) => pairs));
   const all = missing.size;
-  const rows: Axes[] = [];
+  const rows: R[] = [];
   while (missing.size > 0) {
     let [best, most] = [candidates[0]!, 0];
     for (const candidate of candidates) {

@@ -108,9 +108,9 @@ describe('lomo train --trace', () => {
 
   test('steps that never run, a file that cannot be written, and steps without a file are said', () => {
     expect(lomo('--output-dir', 'late', '--trace', 'late.json', '--trace-steps', '9').stdout).toMatch(/late\.json: nothing was traced, for no such step ran: 5 of 5/);
-    const lost = lomo('--output-dir', 'lost', '--trace', 'absent/lost.json');
+    const lost = lomo('--output-dir', 'lost', '--trace', 'late.json/lost.json');
     expect(lost.status).toBe(1);
-    expect(lost.stderr).toMatch(/absent\/lost\.json: ENOENT.*give a file in a folder that exists/);
+    expect(lost.stderr).toMatch(/late\.json\/lost\.json: E\w+.*give a file that can be written/);
     expect(lost.stdout).not.toMatch(/step +1\//);
     expect(lomo('--trace-steps', '3').stderr).toMatch(/--trace FILE says where/);
     expect(lomo('--trace', 'x.json', '--trace-steps', '5..2').stderr).toMatch(/expected step numbers, such as 3 or 10\.\.12/);

@@ -4,7 +4,6 @@ import { describe, openTokenizer, renderReport } from '@lomo/data';
 import { builtInFamilies, familyOf, readConfig } from '@lomo/models';
 import { LomoError } from '@lomo/tensor';
 import { openRunData } from '@lomo/trainer';
-import { onInterrupt } from '../interrupt.ts';
 import { loadPlugins } from '../plugins.ts';
 import { count, screen as openScreen } from '../screen.ts';
 import { readRun } from '../yaml.ts';
@@ -20,9 +19,8 @@ export async function checkData(path: string, overrides: Readonly<Record<string,
   const { families } = await loadPlugins(config.plugins);
   const json = await readConfig(config.model_name_or_path);
   const model = familyOf(json, [...families, ...builtInFamilies]).parseConfig(json);
-  using interrupt = onInterrupt(() => {});
   await using tokenizer = await openTokenizer(config.model_name_or_path);
-  const { train, held, steps } = await openRunData(config, { tokenizer, vocabSize: model.vocabSize, signal: interrupt.signal });
+  const { train, held, steps } = await openRunData(config, { tokenizer, vocabSize: model.vocabSize });
   screen.line(renderReport(train.report(), steps.report()));
   if (held !== null) screen.line(`\nheld out\n${renderReport(held.report())}`);
   screen.line(`\n${await shown(train, options.show, { tokenizer, capacity: steps.capacity })}`);

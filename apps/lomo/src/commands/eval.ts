@@ -4,7 +4,6 @@ import { complete, openModel } from '@lomo/trainer';
 import { LomoError } from '@lomo/tensor';
 import type { DType } from '@lomo/tensor';
 import { openBackend } from '../backends.ts';
-import { onInterrupt } from '../interrupt.ts';
 import { loadPlugins } from '../plugins.ts';
 import { count, percent, screen as openScreen } from '../screen.ts';
 
@@ -44,13 +43,12 @@ export async function evaluate(folder: string, flags: EvalFlags): Promise<void> 
     text: { prompt: flags.maxSeqLength, fresh: 64 },
     batch: { tokens: capacity, maxSegments: steps.maxSegments, maxLength: flags.maxSeqLength },
   });
-  using interrupt = onInterrupt(() => {});
   const batches = function* () {
     for (const step of steps) yield* step.batches;
   };
   const { loss, trained } = await opened.program!.evaluate(batches());
   let [done, exact] = [0, 0];
-  for await (const completion of complete(opened.model, opened.tokenizer, { dataset, count: flags.samples, maxNewTokens: 64, signal: interrupt.signal })) {
+  for await (const completion of complete(opened.model, opened.tokenizer, { dataset, count: flags.samples, maxNewTokens: 64 })) {
     done++;
     if (completion.exact) exact++;
     screen.live(`  ${done} completions, ${exact} exact`);

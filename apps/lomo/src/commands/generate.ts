@@ -3,7 +3,6 @@ import { generate as generateIds } from '@lomo/models';
 import type { DType } from '@lomo/tensor';
 import { openModel } from '@lomo/trainer';
 import { openBackend } from '../backends.ts';
-import { onInterrupt } from '../interrupt.ts';
 import { loadPlugins } from '../plugins.ts';
 
 export interface GenerateFlags {
@@ -29,13 +28,12 @@ export async function generate(folder: string, flags: GenerateFlags): Promise<vo
   const prompt = [...(await tokenizer.encode(flags.prompt))];
   await tokenizer.close();
   await using opened = await openModel(folder, { backend, families, dtype: flags.dtype, text: { prompt: prompt.length, fresh: flags.maxNewTokens } });
-  using interrupt = onInterrupt(() => {});
   const { maxNewTokens, temperature, topK, topP, seed } = flags;
   const ids: number[] = [];
   let shown = '';
   process.stdout.write(flags.prompt);
   const given = await opened.tokenizer.decode(prompt, { skipSpecialTokens: true });
-  for await (const id of generateIds(opened.model, prompt, { maxNewTokens, temperature, topK, topP, seed, signal: interrupt.signal })) {
+  for await (const id of generateIds(opened.model, prompt, { maxNewTokens, temperature, topK, topP, seed })) {
     ids.push(id);
     // Decoded with what came before: a piece alone may lose its space, or be half a character.
     const all = (await opened.tokenizer.decode([...prompt, ...ids], { skipSpecialTokens: true })).slice(given.length);

@@ -2,7 +2,7 @@
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Session } from '@lomo/trainer';
-import { onInterrupt } from '../interrupt.ts';
+import type { Interrupt } from '../interrupt.ts';
 import { bytes, count, duration, percent, screen as openScreen } from '../screen.ts';
 import type { Screen } from '../screen.ts';
 import { readRun } from '../yaml.ts';
@@ -17,8 +17,13 @@ const comparedSamples = 200;
 export const quickstartFolder = join(dirname(fileURLToPath(import.meta.url)), '..', 'quickstart');
 
 /** Trains and shows the point: held-out loss and exact match before and after. A finished run is shown again, not trained again. */
-export async function quickstart(flags: { readonly threads?: number; readonly outputDir: string }): Promise<void> {
+export async function quickstart(flags: { readonly threads?: number; readonly outputDir: string; readonly interrupt: Interrupt }): Promise<void> {
   const screen = openScreen();
+  const { interrupt } = flags;
+  interrupt.leaves(() => {
+    screen.settle();
+    screen.line('\n  stopped; `lomo quickstart` begins again, or goes on from its last checkpoint');
+  });
   const { config, ...notes } = await readRun(join(quickstartFolder, 'finetune.yaml'), {
     output_dir: flags.outputDir,
     ...(flags.threads === undefined ? {} : { threads: flags.threads }),
@@ -34,20 +39,22 @@ export async function quickstart(flags: { readonly threads?: number; readonly ou
       eval_datasets: config.eval_datasets.map(beside),
     },
   };
-  using interrupt = onInterrupt(() => screen.line('  stopping after this step and saving; once more to stop at once'));
   const { session, description } = await openRun(parsed, screen);
   try {
     await showSession(session, description, screen);
-    const before = await judge(session, screen, { title: 'before', signal: interrupt.signal });
+    const before = await judge(session, screen, 'before');
     await resumeRun(session, screen);
     const start = performance.now();
+    interrupt.saves(() => screen.line('  stopping and saving the last whole step; once more to stop at once'));
     if (session.done < session.steps) await driveRun(session, screen, interrupt.signal);
     if (interrupt.signal.aborted) {
       screen.line(`  stopped at step ${session.done} of ${session.steps}; \`lomo quickstart\` goes on from there`);
+      process.exitCode = interrupt.exitCode;
       return;
     }
+    interrupt.leaves(() => screen.line('\n  stopped; the model is saved, and `lomo quickstart` shows it again'));
     const seconds = (performance.now() - start) / 1000;
-    const after = await judge(session, screen, { title: 'after', signal: interrupt.signal });
+    const after = await judge(session, screen, 'after');
     const { arena } = session.assembly.device;
     screen.line(`  trained ${count(session.trainedTokens)} tokens in ${duration(seconds)}; held-out loss ${before.loss} -> ${after.loss}, exact match ${before.exact} -> ${after.exact}`);
     screen.line(`  memory ${bytes(arena.extent)} as planned, ${bytes(arena.usage.weights.peak)} of it weights; no optimizer state\n`);
@@ -61,11 +68,11 @@ export async function quickstart(flags: { readonly threads?: number; readonly ou
   }
 }
 
-async function judge(session: Session, screen: Screen, options: { title: string; signal: AbortSignal }): Promise<{ loss: string; exact: string }> {
+async function judge(session: Session, screen: Screen, title: 'before' | 'after'): Promise<{ loss: string; exact: string }> {
   const loss = await session.evaluate();
   let [done, exact] = [0, 0];
-  screen.line(`  ${options.title}: held-out completions`);
-  for await (const { prompt, expected, written, exact: same } of session.complete(comparedSamples, options.signal)) {
+  screen.line(`  ${title}: held-out completions`);
+  for await (const { prompt, expected, written, exact: same } of session.complete(comparedSamples)) {
     done++;
     if (same) exact++;
     if (done <= shownSamples) screen.line(`    ${prompt.trimEnd().split('\n').join('\n    ')}\n      expected ${JSON.stringify(expected.trim())}\n      written  ${JSON.stringify(written.trim())}${same ? '' : '  (differs)'}`);
@@ -73,6 +80,6 @@ async function judge(session: Session, screen: Screen, options: { title: string;
   }
   screen.settle();
   const result = { loss: (loss ?? NaN).toFixed(4), exact: `${percent(done === 0 ? 0 : exact / done)}` };
-  screen.line(`  ${options.title}: held-out loss ${result.loss}, exact match ${result.exact} (${exact} of ${done})\n`);
+  screen.line(`  ${title}: held-out loss ${result.loss}, exact match ${result.exact} (${exact} of ${done})\n`);
   return result;
 }

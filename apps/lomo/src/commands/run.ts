@@ -1,5 +1,5 @@
 // What train, resume and quickstart share: a session opened and shown on one screen, a run driven to its end.
-import { appendFile } from 'node:fs/promises';
+import { appendFile, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe } from '@lomo/data';
 import type { FitEvent, ParsedRun, Session } from '@lomo/trainer';
@@ -10,13 +10,18 @@ import { loadPlugins } from '../plugins.ts';
 import type { Screen } from '../screen.ts';
 import { bytes, count, duration, percent, wrapped } from '../screen.ts';
 
-/** Opens the run's session, telling the screen what goes on. */
-export async function openRun({ config, renamed, warnings }: ParsedRun, screen: Screen): Promise<{ session: Session; description: string }> {
+/** Opens the run's session, telling the screen and `onPhase` what goes on: 'tokenizing', 'planning', 'loading weights'. */
+export async function openRun({ config, renamed, warnings }: ParsedRun, screen: Screen, onPhase: (text: string) => void = () => {}): Promise<{ session: Session; description: string }> {
   for (const name of renamed) screen.line(`  ${name}`);
   for (const warning of warnings) screen.line(`  warning: ${warning}`);
+  const begin = (text: string): void => {
+    onPhase(text);
+    if (screen.columns === null) screen.line(`  ${text} ...`);
+    else screen.live(`  ${text} ...`);
+  };
   const plugins = await loadPlugins(config.plugins);
   const { backend, machine, description } = await openBackend(config.backend, { threads: config.threads, ops: plugins.ops });
-  const session = await openSession({ config, backend, memory: freeMemory(), freeMemory, machine, rules: plugins.rules, families: plugins.families, onPhase: (text) => screen.live(`${text} ...`) });
+  const session = await openSession({ config, backend, memory: freeMemory(), freeMemory, machine, rules: plugins.rules, families: plugins.families, onPhase: begin });
   screen.settle();
   return { session, description };
 }
@@ -73,6 +78,7 @@ export async function driveRun(session: Session, screen: Screen, signal: AbortSi
   const { config } = session;
   for (const warning of await session.probe()) screen.line(`  warning: ${warning}`);
   const metrics = join(session.root, 'metrics.jsonl');
+  await endLine(metrics);
   const [start, first] = [performance.now(), session.done];
   let tokensPerSecond = 0;
   let saved: string | null = null;
@@ -89,7 +95,7 @@ export async function driveRun(session: Session, screen: Screen, signal: AbortSi
       screen.line(savedLine(event));
       if (event.notRemoved !== null) screen.line(`  warning: an older checkpoint could not be removed: ${event.notRemoved.message}`);
     } else if (event.kind === 'save failed') screen.line(`  warning: step ${event.step} could not be saved: ${event.error.message}. The last checkpoint stands; the next save tries again.`);
-    else screen.line(`  ${event.error.message}${event.kind === 'rolled back' ? ` Went back to step ${event.to}.` : ` The step is skipped${event.lossScale === null ? '' : `, the loss scale halved to ${event.lossScale}`}.`}`);
+    else screen.line(`  ${event.error.message}${event.kind === 'rolled back' ? ` Went back to step ${event.to}${event.again ? ' and does the step again' : ''}.` : ` The step is skipped${event.lossScale === null ? '' : `, the loss scale halved to ${event.lossScale}`}.`}`);
   }
   screen.settle();
   return saved;
@@ -116,6 +122,17 @@ function stepLines(event: Extract<FitEvent, { kind: 'step' }>, more: { session: 
   const memory = `  memory live/peak/plan ${bytes(arena.live)} / ${bytes(arena.peak)} / ${bytes(session.plan.extent)}`;
   const end = `  ${duration(left)} left`;
   return [step + norm + lost + lr + speed + memory + end, step + norm + lost + lr + speed + end, step + norm + lost + speed + end, step + speed + end];
+}
+
+/** A process that was killed while it wrote a line left half of it: the next line is one of its own. */
+async function endLine(path: string): Promise<void> {
+  const file = await open(path, 'a+');
+  try {
+    const { size } = await file.stat();
+    if (size > 0 && (await file.read(new Uint8Array(1), 0, 1, size - 1)).buffer[0] !== 10) await file.appendFile('\n');
+  } finally {
+    await file.close();
+  }
 }
 
 function tokensOf(session: Session): number {

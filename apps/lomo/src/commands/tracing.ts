@@ -1,6 +1,6 @@
 // `--trace FILE`: some steps of a run as a Chrome trace.
-import { writeFile } from 'node:fs/promises';
-import { resolve } from 'node:path';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
 import { LomoError } from '@lomo/tensor';
 import type { TraceFacts } from '@lomo/tensor';
 import type { Session } from '@lomo/trainer';
@@ -12,17 +12,19 @@ export interface TraceFlags {
 }
 
 /**
- * Makes the session trace what the flags ask for; null where they ask for nothing. The file is made now, empty, so that one that cannot be
- * written stops the run before step 1. Throws FileError.
+ * Makes the session trace what the flags ask for; null where they ask for nothing. The file is made now, empty, and its folder if need be,
+ * so that one that cannot be written stops the run before step 1. Throws FileError.
  */
 export async function tracing(session: Session, { trace, traceSteps }: TraceFlags): Promise<{ line(): string } | null> {
   if (trace === undefined) return null;
   const path = resolve(trace);
-  const write = async (text: string): Promise<void> => {
-    await writeFile(path, text).catch((error: Error) => {
-      throw new LomoError('FileError', `--trace ${path}: ${error.message}; give a file in a folder that exists`, { path }, error);
+  const named = async (body: () => Promise<unknown>): Promise<void> => {
+    await body().catch((error: Error) => {
+      throw new LomoError('FileError', `--trace ${path}: ${error.message}; give a file that can be written`, { path }, error);
     });
   };
+  const write = (text: string): Promise<void> => named(() => writeFile(path, text));
+  await named(() => mkdir(dirname(path), { recursive: true }));
   await write('');
   let last: TraceFacts | null = null;
   let failure: string | null = null;
