@@ -161,10 +161,10 @@ export class CudaBackend implements Backend {
     return this.native.reserved();
   }
 
-  /** Launches and native allocations since the backend was made; for tests and plans. */
+  /** Launches, native allocations and waits since the backend was made; for tests and plans. */
   counters(): Counters {
     this.live();
-    return this.native.counters();
+    return { ...this.native.counters(), waits: this.native.facts().waits };
   }
 
   /** Finishes the queued work, then gives back all memory and ends the thread. Every later verb throws BackendClosed. */

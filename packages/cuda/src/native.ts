@@ -24,6 +24,8 @@ export interface Facts {
   /** What the kernels are compiled for, as 'sm_80 sm_90 compute_90'; empty in a build for the host double. */
   readonly kernels: string;
   readonly libraries: readonly Library[];
+  /** Times the executor's thread has waited for the GPU so far. */
+  readonly waits: number;
 }
 
 /** Counts since the backend was made. */
@@ -32,6 +34,8 @@ export interface Counters {
   readonly launches: number;
   /** Native allocations of ours while enqueueing or preparing work. */
   readonly allocations: number;
+  /** Times the executor's thread waited for the GPU: for reads, and where writes outran 16 MiB of staging. */
+  readonly waits: number;
 }
 
 /** One native backend. Launches and workspace queries read the packet it was made with. */
@@ -48,7 +52,7 @@ export interface NativeBackend {
   write(memory: number, offset: number, bytes: Uint8Array): void;
   read(memory: number, offset: number, bytes: number): Promise<ArrayBuffer>;
   reserved(): number;
-  counters(): Counters;
+  counters(): Omit<Counters, 'waits'>;
   facts(): Facts;
   drain(): void;
   close(): Promise<void>;

@@ -54,8 +54,10 @@ CudaDevice::CudaDevice(const Napi::Object& options) : driver_(text(options, "dri
     for (cu::Event& e : q.events) driver_.check(driver_.event_create(&e, cu::event_no_timing), "cuEventCreate");
   }
   for (Slot& s : slots_) {
-    driver_.check(driver_.host_allocate(&s.data, slot_bytes, cu::host_portable), "cuMemHostAlloc");
-    driver_.check(driver_.event_create(&s.free, cu::event_no_timing | cu::event_blocking_sync), "cuEventCreate");
+    void* data = nullptr;
+    driver_.check(driver_.host_allocate(&data, slot_bytes, cu::host_portable), "cuMemHostAlloc");
+    s.data = static_cast<char*>(data);
+    driver_.check(driver_.event_create(&s.done, cu::event_no_timing | cu::event_blocking_sync), "cuEventCreate");
   }
   void* fault = nullptr;
   driver_.check(driver_.host_allocate(&fault, 64, cu::host_portable), "cuMemHostAlloc");
@@ -76,7 +78,7 @@ CudaDevice::~CudaDevice() {
   if (context_->fault != nullptr) driver_.memory_free(address(context_->fault));
   if (fault_copy_ != nullptr) driver_.host_free(fault_copy_);
   for (Slot& s : slots_) {
-    if (s.free != nullptr) driver_.event_destroy(s.free);
+    if (s.done != nullptr) driver_.event_destroy(s.done);
     if (s.data != nullptr) driver_.host_free(s.data);
   }
   for (Queue& q : queues_) {
@@ -96,6 +98,7 @@ Napi::Value CudaDevice::facts(Napi::Env env) const {
   o.Set("multiprocessors", multiprocessors_);
   o.Set("memory", static_cast<double>(memory_));
   o.Set("kernels", architectures);
+  o.Set("waits", static_cast<double>(waits_.load()));
   auto libraries = Napi::Array::New(env, 2);
   const auto add = [&](std::uint32_t i, const char* name, const std::string& version, const std::string& path) {
     auto entry = Napi::Object::New(env);
@@ -179,22 +182,34 @@ void CudaDevice::move(Command& c) {
   }
 }
 
-CudaDevice::Slot& CudaDevice::slot() {
-  Slot& s = slots_[next_slot_];
-  next_slot_ = (next_slot_ + 1) % slots;
-  if (s.used) driver_.check(driver_.event_synchronize(s.free), "cuEventSynchronize");
-  return s;
+void CudaDevice::await(Slot& s) {
+  if (!s.recorded) return;
+  ++waits_;
+  driver_.check(driver_.event_synchronize(s.done), "cuEventSynchronize");
+  s.recorded = false;
+}
+
+// Writes lie one behind the other in a slot; only a full ring of slots makes anybody wait.
+char* CudaDevice::place_for(std::size_t bytes) {
+  if (write_fill_ + bytes > slot_bytes) {
+    Slot& full = slots_[write_slot_];
+    driver_.check(driver_.event_record(full.done, queues_[0].stream), "cuEventRecord");
+    full.recorded = true;
+    write_slot_ = (write_slot_ + 1) % write_slots;
+    write_fill_ = 0;
+    await(slots_[write_slot_]);
+  }
+  char* at = slots_[write_slot_].data + write_fill_;
+  write_fill_ += (bytes + 255) / 256 * 256;
+  return at;
 }
 
 void CudaDevice::write(void* to, const std::byte* from, std::size_t bytes) {
-  const cu::Stream stream = queues_[0].stream;
   for (std::size_t at = 0; at < bytes; at += slot_bytes) {
     const std::size_t n = std::min(slot_bytes, bytes - at);
-    Slot& s = slot();
-    std::memcpy(s.data, from + at, n);
-    driver_.check(driver_.copy(address(static_cast<char*>(to) + at), address(s.data), n, stream), "cuMemcpyAsync");
-    driver_.check(driver_.event_record(s.free, stream), "cuEventRecord");
-    s.used = true;
+    char* pinned = place_for(n);
+    std::memcpy(pinned, from + at, n);
+    driver_.check(driver_.copy(address(static_cast<char*>(to) + at), address(pinned), n, queues_[0].stream), "cuMemcpyAsync");
   }
 }
 
@@ -202,28 +217,21 @@ void CudaDevice::write(void* to, const std::byte* from, std::size_t bytes) {
 void CudaDevice::read(void* to, const void* from, std::size_t bytes) {
   const cu::Stream stream = queues_[0].stream;
   driver_.check(driver_.copy(address(fault_copy_), address(context_->fault), 32, stream), "cuMemcpyAsync");
-  Slot* before = nullptr;
-  std::size_t before_at = 0, before_bytes = 0;
-  const auto take = [&] {
-    if (before == nullptr) return;
-    driver_.check(driver_.event_synchronize(before->free), "cuEventSynchronize");
-    before->used = false;
-    std::memcpy(static_cast<char*>(to) + before_at, before->data, before_bytes);
-  };
-  for (std::size_t at = 0; at < bytes; at += slot_bytes) {
-    const std::size_t n = std::min(slot_bytes, bytes - at);
-    Slot& s = slot();
-    driver_.check(driver_.copy(address(s.data), address(static_cast<const char*>(from) + at), n, stream), "cuMemcpyAsync");
-    driver_.check(driver_.event_record(s.free, stream), "cuEventRecord");
-    s.used = true;
-    take();
-    before = &s;
-    before_at = at;
-    before_bytes = n;
+  const std::size_t pieces = (bytes + slot_bytes - 1) / slot_bytes;
+  for (std::size_t i = 0; i <= pieces; ++i) {
+    if (i < pieces || pieces == 0) {
+      Slot& s = slots_[write_slots + i % 2];
+      const std::size_t at = i * slot_bytes, n = pieces == 0 ? 0 : std::min(slot_bytes, bytes - at);
+      if (n > 0) driver_.check(driver_.copy(address(s.data), address(static_cast<const char*>(from) + at), n, stream), "cuMemcpyAsync");
+      driver_.check(driver_.event_record(s.done, stream), "cuEventRecord");
+      s.recorded = true;
+    }
+    if (i == 0 && pieces > 0) continue;
+    const std::size_t before = pieces == 0 ? 0 : i - 1;
+    Slot& s = slots_[write_slots + before % 2];
+    await(s);
+    if (pieces > 0) std::memcpy(static_cast<char*>(to) + before * slot_bytes, s.data, std::min(slot_bytes, bytes - before * slot_bytes));
   }
-  take();
-  if (bytes == 0) driver_.check(driver_.stream_synchronize(stream), "cuStreamSynchronize");
-  ++waits_;
   refuse_fault(fault_copy_);
 }
 

@@ -5,6 +5,7 @@
 #include <napi.h>
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -43,13 +44,14 @@ class CudaDevice {
   void finish();
 
  private:
-  static constexpr int queues = 4, slots = 4, marks = 64;
+  static constexpr int queues = 4, slots = 6, write_slots = 4, marks = 64;
   static constexpr std::size_t slot_bytes = std::size_t{4} << 20;
 
+  // Pinned memory that bytes pass through; `done` says when the device has taken them or left them.
   struct Slot {
-    void* data = nullptr;
-    cu::Event free = nullptr;  // recorded when the copy out of it was enqueued
-    bool used = false;
+    char* data = nullptr;
+    cu::Event done = nullptr;
+    bool recorded = false;
   };
   // Points of a queue that were recorded, in a ring; tickets ascend.
   struct Queue {
@@ -64,7 +66,8 @@ class CudaDevice {
   void record(int queue);
   void refuse_fault(const std::int32_t* fault) const;
   void refuse_nan(const Call& call);
-  Slot& slot();
+  char* place_for(std::size_t bytes);
+  void await(Slot& s);
 
   Driver driver_;
   std::unique_ptr<Context> context_;
@@ -74,10 +77,12 @@ class CudaDevice {
   int ordinal_ = 0, multiprocessors_ = 0;
   std::size_t memory_ = 0;
   Queue queues_[queues];
-  Slot slots_[slots];
-  int next_slot_ = 0;
+  Slot slots_[slots];  // the first four for writes, one after the other; two for reads
+  int write_slot_ = 0;
+  std::size_t write_fill_ = 0;
   std::int32_t* fault_copy_ = nullptr;  // pinned
-  std::uint64_t allocations_ = 0, waits_ = 0;
+  std::atomic<std::uint64_t> waits_{0};  // times the executor's thread waited for the GPU
+  std::uint64_t allocations_ = 0;
 };
 
 }  // namespace lomo

@@ -1,5 +1,6 @@
 // Test only: a double of libcuda on the host. Kernels are the host-compiled .cu files, by name, on fibers; device memory is the host's.
-// LOMO_DOUBLE_SEED: the fibers' schedule; LOMO_DOUBLE_ORDER: lazy (unless given) or eager; LOMO_DOUBLE_MEMORY: MiB of the 'GPU';
+// LOMO_DOUBLE_SEED: the fibers' schedule; LOMO_DOUBLE_EAGER: see world.h; LOMO_DOUBLE_FAIL: the kernel that fails;
+// LOMO_DOUBLE_MEMORY: MiB of the 'GPU';
 // LOMO_DOUBLE_VERSION, LOMO_DOUBLE_DEVICES, LOMO_DOUBLE_CAPABILITY, LOMO_DOUBLE_HELD (MiB): what a test wants to meet.
 #include <cstdio>
 #include <cstdlib>
@@ -24,10 +25,7 @@ std::uint64_t setting(const char* name, std::uint64_t otherwise) {
 
 namespace {
 
-bool eager() {
-  const char* order = std::getenv("LOMO_DOUBLE_ORDER");
-  return order != nullptr && std::strcmp(order, "eager") == 0;
-}
+bool eager(cu::Stream s) { return (setting("LOMO_DOUBLE_EAGER", 0) >> s->number & 1) != 0; }
 
 bool inside(const std::map<std::uintptr_t, std::size_t>& all, const void* p, std::size_t bytes) {
   const auto at = reinterpret_cast<std::uintptr_t>(p);
@@ -68,7 +66,7 @@ void advance(cu::Stream s, std::uint64_t position) {
 void enqueue(cu::Stream s, std::function<void()> work) {
   s->work.push_back(std::move(work));
   ++s->enqueued;
-  if (eager()) advance(s, s->enqueued);
+  if (eager(s)) advance(s, s->enqueued);
 }
 
 }  // namespace lomo::twin
@@ -214,6 +212,7 @@ EXPORT cuStreamCreate(Stream* s, unsigned flags) {
   ENTER;
   if (flags != stream_non_blocking) return invalid_value;
   auto made = std::make_unique<StreamHandle>();
+  made->number = world().streams_made++ % 4;
   *s = made.get();
   world().streams[*s] = std::move(made);
   return success;
@@ -290,6 +289,7 @@ EXPORT cuLaunchKernel(Function f, unsigned gx, unsigned gy, unsigned gz, unsigne
   auto args = std::make_shared<std::vector<std::uint64_t>>((entry->bytes + 7) / 8);
   std::memcpy(args->data(), bytes, entry->bytes);
   ++world().launches;
+  if (const char* fails = std::getenv("LOMO_DOUBLE_FAIL"); fails != nullptr && std::strcmp(fails, entry->name) == 0) twin::enqueue(s, [] { throw std::runtime_error("planted by a test"); });
   twin::enqueue(s, [=] { fiber::run({entry, args->data(), {gx, gy, gz}, {bx, by, bz}, shared}, {twin::setting("LOMO_DOUBLE_SEED", 0)}); });
   return settle();
 }

@@ -14,12 +14,14 @@
 
 namespace lomo::cu {
 
-// Work is done in the order of its stream, at the latest moment that events and synchronisation allow: a queue that forgot to wait
-// reads what nobody has written yet. LOMO_DOUBLE_ORDER=eager does it at once instead, so that a writer that forgot to wait is early.
+// Work is done in the order of its stream, at the latest moment that events and synchronisation allow, or at once where the stream's bit
+// of LOMO_DOUBLE_EAGER is set (by the order in which a backend made them: compute 1, receive 2, send 4, offload 8). Whoever forgot to
+// wait is early in one of the sixteen, or late in another.
 struct StreamHandle {
   std::deque<std::function<void()>> work;
   std::uint64_t enqueued = 0, done = 0;
   bool running = false;
+  unsigned number = 0;
 };
 struct EventHandle {
   StreamHandle* stream = nullptr;  // null: never recorded, hence done
@@ -47,6 +49,7 @@ struct World {
   cu::Result lost = cu::success;  // sticky
   std::string why;
   std::uint64_t launches = 0;
+  unsigned streams_made = 0;
 };
 World& world();
 
