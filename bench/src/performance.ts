@@ -14,7 +14,7 @@ export interface PerformanceOptions extends ProfileOptions {
 }
 
 /** Benches whose last line is told beside the tables; those of `train` and `memory` carry what they were narrowed to in their names. */
-const told = ['products', 'ops', 'profile'];
+const told = ['products', 'ops', 'profile', 'plan'];
 
 /** Runs the bench; returns the exit code. */
 export async function performance(options: PerformanceOptions): Promise<number> {
