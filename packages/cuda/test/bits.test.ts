@@ -1,0 +1,81 @@
+// Bits of lomo_update that are the CPU's by formula: f32 with one rounding an operation, the Philox word of the element's global number,
+// stochastic rounding; whatever the row tile and wherever it lies in memory. And sums over tokens that no split changes.
+import { philox, toBf16, fromBf16 } from '@lomo/tensor';
+import type { DType, Region } from '@lomo/tensor';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import type { CudaBackend } from '../src/index.ts';
+import { double } from './double.ts';
+
+let backend: CudaBackend;
+beforeAll(() => {
+  backend = double();
+});
+afterAll(() => backend[Symbol.asyncDispose]());
+
+const fround = Math.fround;
+const [lr, decay, key, seedLow, seedHigh, step] = [0.01, 0.1, 0x1234567, 99, 7, 3];
+const [rows, columns] = [13, 37];
+const n = rows * columns;
+const draw = (i: number): number => fround((((i * 2654435761) >>> 0) / 2 ** 32 - 0.5) * 3);
+const g = Float32Array.from({ length: n }, (_, i) => draw(i + 7));
+const p = Uint16Array.from({ length: n }, (_, i) => toBf16(draw(3 * i + 1)));
+
+function expected(i: number): number {
+  const keep = fround(1 - fround(lr) * decay);
+  const next = fround(fround(fromBf16(p[i]!) * keep) - fround(fround(fround(g[i]! / 4) * 0.5) * fround(lr)));
+  const word = philox([seedLow, (seedHigh ^ key) >>> 0], [Math.floor(i / 4), 0, step, 0])[i % 4]!;
+  const bits = new Uint32Array(Float32Array.of(next).buffer)[0]!;
+  return ((bits + (word & 0xffff)) >>> 16) & 0xffff;
+}
+
+test('lomo_update with stochastic rounding: the same bits in tiles of any rows, at any alignment', async () => {
+  const want = Uint16Array.from({ length: n }, (_, i) => expected(i));
+  const memory = backend.memory('device', 1 << 16);
+  const at = (offset: number, shape: readonly number[], dtype: DType): Region => ({ memory, offset, shape, dtype });
+  const [scalars, counters] = [at(0, [8], 'f32'), at(256, [8], 'i32')];
+  backend.write(scalars, Float32Array.of(lr, 1, 0.5, 4, 0, 0, 0, 0));
+  backend.write(counters, Int32Array.of(step, seedLow, seedHigh, 0, 0, 0, 0, 0));
+  const kernel = backend.kernel('lomo_update', { ins: ['f32', 'f32'], inouts: ['bf16', 'i32'], outs: [] })!;
+  for (const tile of [1, 4, 5, 13]) {
+    for (const shift of [0, 2]) {
+      const [wholeG, wholeP] = [at(1024 + 2 * shift, [rows, columns], 'f32'), at(8192 + shift, [rows, columns], 'bf16')];
+      backend.write(wholeG, g);
+      backend.write(wholeP, p);
+      for (let row = 0; row < rows; row += tile) {
+        const shape = [Math.min(tile, rows - row), columns];
+        const ins = [{ ...wholeG, offset: wholeG.offset + 4 * row * columns, shape }, scalars];
+        const inouts = [{ ...wholeP, offset: wholeP.offset + 2 * row * columns, shape }, counters];
+        backend.launch(kernel, { ins, inouts, outs: [], workspace: null }, [key, row * columns, 0, decay, 0, 1, 1], 'compute');
+      }
+      expect(new Uint16Array(await backend.read(wholeP))).toEqual(want);
+    }
+  }
+  memory.free();
+});
+
+test('token_sum: any split into launches gives the same bits, in f32 and chunks of 512', async () => {
+  const [tokens, width] = [1300, 5];
+  const x = Float32Array.from({ length: tokens * width }, (_, i) => draw(i));
+  const memory = backend.memory('device', 1 << 17);
+  const at = (offset: number, shape: readonly number[]): Region => ({ memory, offset, shape, dtype: 'f32' });
+  const [all, sums] = [at(0, [tokens, width]), at(1 << 16, [2, width])];
+  const want = new Float32Array(2 * width);
+  for (let t = 0; t < tokens; t++) {
+    for (let j = 0; j < width; j++) {
+      if (t % 512 === 0 && t > 0) [want[j], want[width + j]] = [fround(want[j]! + want[width + j]!), 0];
+      want[width + j] = fround(want[width + j]! + x[t * width + j]!);
+    }
+  }
+  backend.write(all, x);
+  const kernel = backend.kernel('token_sum', { ins: ['f32'], inouts: ['f32'], outs: [] })!;
+  for (const split of [tokens, 512, 700, 31]) {
+    backend.write(sums, new Float32Array(2 * width));
+    for (let start = 0; start < tokens; start += split) {
+      const operands = { ins: [at(4 * start * width, [Math.min(split, tokens - start), width])], inouts: [sums], outs: [] };
+      const bytes = backend.workspace(kernel, { ...operands, workspace: null }, [start]);
+      backend.launch(kernel, { ...operands, workspace: { memory, offset: 100_096, shape: [bytes], dtype: 'u8' } }, [start], 'compute');
+    }
+    expect(new Float32Array(await backend.read(sums))).toEqual(want);
+  }
+  memory.free();
+});
