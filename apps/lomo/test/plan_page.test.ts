@@ -40,12 +40,11 @@ function planOf(rule: Rule, { keeps = false, microBatches = 1, name = '' } = {})
 interface Data {
   readonly texts: readonly string[];
   readonly runs: readonly PageRun[];
-  readonly memory: number | null;
 }
 
 const dataTextOf = (page: string): string => /<script type="application\/json" id="data">(.*?)<\/script>/s.exec(page)![1]!;
 const dataOf = (page: string): Data => JSON.parse(dataTextOf(page)) as Data;
-const pageOf = (plan: MemoryPlan, more: Partial<PlanPage> = {}): string => planPage({ title: 'small', facts: [], memory: null, runs: [{ name: 'lomo', plan, chosen: true }], ...more });
+const pageOf = (plan: MemoryPlan, more: Partial<PlanPage> = {}): string => planPage({ title: 'small', facts: [], limit: null, runs: [{ name: 'lomo', plan, chosen: true }], ...more });
 
 /** Tensors of a packed run, with the samples they are live at. */
 function tensorsOf({ segments }: PageRun, texts: readonly string[]) {
@@ -107,7 +106,7 @@ test('names that would be markup stay text', async () => {
 
 test('in a browser: the peak is explained, the tensor under the cursor named, another run a click away', async () => {
   const [plan, other] = [await planOf(lomo), await planOf(adamw())];
-  const page = pageOf(plan, { memory: 2 ** 20, runs: [{ name: 'adamw', plan: other, chosen: false }, { name: 'lomo', plan, chosen: true }] });
+  const page = pageOf(plan, { limit: { bytes: 2 ** 20, words: '1 MiB' }, runs: [{ name: 'adamw', plan: other, chosen: false }, { name: 'lomo', plan, chosen: true }] });
   const element = openPage(pageScript, dataTextOf(page));
   const { event, blocks } = peakOf(plan);
   expect(element('when').textContent).toBe('The peak');

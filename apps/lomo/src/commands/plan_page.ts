@@ -13,8 +13,8 @@ export interface PlanPage {
   readonly title: string;
   /** Lines under it: device, batch, types. */
   readonly facts: readonly string[];
-  /** Bytes that are free where the run would be; null where nobody knows. */
-  readonly memory: number | null;
+  /** What the run may take, drawn where the chart reaches it; null: no line. */
+  readonly limit: { readonly bytes: number; readonly words: string } | null;
   /** In the order they are offered; at least one. The one that is `chosen` is shown first. */
   readonly runs: readonly { readonly name: string; readonly plan: MemoryPlan; readonly chosen: boolean }[];
 }
@@ -43,10 +43,10 @@ export async function writePlanPage(path: string, page: PlanPage): Promise<void>
 }
 
 /** The page as one text: it asks for nothing from anywhere, and its policy lets it run nothing but its own script. */
-export function planPage({ title, facts, memory, runs }: PlanPage): string {
+export function planPage({ title, facts, limit, runs }: PlanPage): string {
   const texts = new Texts();
   const packed = runs.map(({ name, plan, chosen }) => pageRun(plan, { name, chosen, texts }));
-  const data = { stretches, unit: alignment, categories, order: Object.keys(colours), memory, texts: texts.list, runs: packed };
+  const data = { stretches, unit: alignment, categories, order: Object.keys(colours), limit, texts: texts.list, runs: packed };
   const style = `${styleOf(0)}@media (prefers-color-scheme: dark) {${styleOf(1)}}${sheet}`;
   const policy = `default-src 'none'; base-uri 'none'; form-action 'none'; style-src '${hashOf(style)}'; script-src '${hashOf(pageScript)}'`;
   return `<!doctype html>

@@ -108,7 +108,7 @@ export const pageScript = String.raw`'use strict';
       pen.textAlign = 'left';
       pen.fillText(text, box.left + 6, yOf(bytes) - 9);
     };
-    if (data.memory !== null && !byId('moving').checked) line(data.memory, 'free here: ' + size(data.memory));
+    if (data.limit !== null && !byId('moving').checked) line(data.limit.bytes, data.limit.words);
     drawParts(pen, ink);
     drawOver();
   };
