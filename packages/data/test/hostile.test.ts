@@ -1,9 +1,11 @@
 // Tokenizers and data made to hang, to fill the memory, or to reach out of their folder: a typed error each time, and work goes on.
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it, vi } from 'vitest';
 import { Dice } from '../../../tools/fuzz/src/dice.ts';
 import { anything, damage, Fields, print, Raw } from '../../../tools/fuzz/src/texts.ts';
 import { DataError, loadTokenizer, openTokenizer, renderPrompt } from '../src/index.ts';
@@ -46,6 +48,7 @@ describe('a tokenizer that makes much of little', () => {
 
   it.each([
     ['a million characters of one, without end', sequence(Array.from({ length: 4 }, () => replace('a', 'a'.repeat(100)))), { budgetMs: 1500 }, /TokenizerTimeout|TokenizerWorker/],
+    ['more than the heap holds, at once', sequence([replace('a', 'a'.repeat(1000)), replace('a', 'b'.repeat(1000))]), { heapMb: 24, budgetMs: 60_000 }, /TokenizerWorker/],
     ['more tokens than a text can have', replace('a', 'b'.repeat(4000)), {}, /TokenizerOutput/],
   ])('%s: an error, and the next text is encoded', async (_, normalizer, options, code) => {
     await using tokenizer = await openTokenizer(changed({ normalizer }), { threads: 1, ...options });
@@ -55,12 +58,45 @@ describe('a tokenizer that makes much of little', () => {
     expect((await tokenizer.encode('c')).length).toBe(2);
   });
 
+  it('jobs behind one that ends its worker are done by the next', async () => {
+    const normalizer = sequence([replace('a', 'a'.repeat(1000)), replace('a', 'b'.repeat(1000))]);
+    await using tokenizer = await openTokenizer(changed({ normalizer }), { threads: 1, heapMb: 24, budgetMs: 60_000 });
+    const [first, second] = await Promise.allSettled([tokenizer.encode('aaaa'), tokenizer.encode('c')]);
+    expect(first).toMatchObject({ status: 'rejected', reason: { code: 'TokenizerWorker', message: expect.stringContaining('over 24 MiB') } });
+    expect(second).toMatchObject({ status: 'fulfilled' });
+  });
+
   it('text that decodes without end is refused', async () => {
     const decoders = [{ type: 'ByteFallback' }, { type: 'Fuse' }, ...Array.from({ length: 3 }, () => replace('a', 'a'.repeat(60)))];
     await using tokenizer = await openTokenizer(changed({ decoder: { type: 'Sequence', decoders } }), { threads: 1 });
     await expect(tokenizer.decode([3 + 97])).rejects.toMatchObject({ code: 'TokenizerOutput' });
     expect(await tokenizer.decode([3 + 98])).toBe('b');
   });
+});
+
+it('a worker in an endless job ends with its program, however that ends', async () => {
+  const folder = byteTokenizer(undefined, '(a+)+$');
+  const program = spawn(process.execPath, ['--input-type=module', '-e', `
+    import { fork } from 'node:child_process';
+    const child = fork(${JSON.stringify(fileURLToPath(new URL('../src/tokenizer/worker.js', import.meta.url)))}, [${JSON.stringify(folder)}], { serialization: 'advanced', execArgv: [], stdio: ['ignore', 'ignore', 'ignore', 'ipc'] });
+    child.on('message', (message) => {
+      if (message.kind !== 'ready') return;
+      child.send({ id: 1, kind: 'encode', texts: ['${'a'.repeat(60)}b'], specialTokens: true });
+      setTimeout(() => console.log(child.pid), 300);
+    });`], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const [line] = (await once(program.stdout, 'data')) as [Buffer];
+  const pid = Number(line.toString());
+  // A process that has ended may wait for its parent to look: state Z.
+  const state = (): string => {
+    try {
+      return /\) (\w)/.exec(readFileSync(`/proc/${pid}/stat`, 'utf8'))![1]!;
+    } catch {
+      return 'gone';
+    }
+  };
+  expect(state()).toBe('R');
+  program.kill('SIGKILL');
+  await vi.waitFor(() => expect(state()).toMatch(/gone|Z/), { timeout: 50_000, interval: 200 });
 });
 
 it('a pattern whose key is spelled with an escape ends at its budget too', async () => {

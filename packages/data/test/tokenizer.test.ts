@@ -26,7 +26,7 @@ describe.each(cases)('golden tokenizer $name', ({ folder, golden }) => {
     }
   });
 
-  it.skipIf(folder === null || golden === null)('gives the same through worker threads', async () => {
+  it.skipIf(folder === null || golden === null)('gives the same through worker processes', async () => {
     const rows: Golden[] = JSON.parse(readFileSync(golden ?? '', 'utf8'));
     await using tokenizer = await openTokenizer(folder ?? '', { inProcessBytes: 0, threads: 2 });
     const ids = await tokenizer.encodeAll(rows.map((row) => row.text));

@@ -1,4 +1,4 @@
-// The contract between the tokenizer engine (plain JavaScript, so that a worker thread can start from it unbuilt) and the typed code around it.
+// The contract between the tokenizer engine (plain JavaScript, so that a worker process can start from it unbuilt) and the typed code around it.
 
 /** What is known of a tokenizer without encoding anything. */
 export interface TokenizerFacts {

@@ -1,5 +1,5 @@
 // Builds a tokenizer from a Hugging Face folder with @huggingface/tokenizers, around that library's known faults.
-// Plain JavaScript with checked types: worker threads start from this file as it is, from the sources and from the bundle alike.
+// Plain JavaScript with checked types: worker processes start from this file as it is, from the sources and from the bundle alike.
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Tokenizer } from '@huggingface/tokenizers';
@@ -8,6 +8,9 @@ import { configLimit, failure, readJson, readText, tokenizerLimit } from './fold
 /** Tokens that one character may become (a ligature of eighteen letters, each of three bytes), and those of an empty text. */
 const idsPerCharacter = 64;
 const idsOfNothing = 1024;
+/** Long texts are not made of ligatures: at most so many a character, and a million. */
+const idsPerCharacterOfMany = 16;
+const idsOfMany = 2 ** 20;
 /** Characters that one token may become, and those of none. */
 const charactersPerId = 1024;
 
@@ -96,7 +99,8 @@ export function loadEngine(folder) {
     encode(text, specialTokens) {
       if (text === '' && description.post_processor === null) return new Int32Array(0);
       const { ids } = tokenizer.encode(text, { add_special_tokens: specialTokens });
-      if (ids.length > idsOfNothing + idsPerCharacter * text.length) throw failure('TokenizerOutput', `${folder}: a text of ${text.length} characters became ${ids.length} tokens; at most ${idsPerCharacter} a character are taken: the tokenizer is hostile or broken`);
+      const most = Math.min(idsOfNothing + idsPerCharacter * text.length, idsOfMany + idsPerCharacterOfMany * text.length);
+      if (ids.length > most) throw failure('TokenizerOutput', `${folder}: a text of ${text.length} characters became ${ids.length} tokens; at most ${most} are taken: the tokenizer is hostile or broken`);
       for (const id of ids) if (id === undefined) throw failure('BadTokenizer', `${folder}: text ${JSON.stringify(text.slice(0, 60))} has no token and the tokenizer names no unknown token`);
       return Int32Array.from(ids);
     },

@@ -1,5 +1,9 @@
-// Worker threads that hold a tokenizer each: loading and encoding never block the event loop, and a runaway job is ended, not waited for.
-import { Worker } from 'node:worker_threads';
+// Worker processes that hold a tokenizer each: loading and encoding never block the event loop, and a job that runs away, or takes all memory, ends
+// its worker and nothing else.
+import { fork } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
 import { DataError } from '../errors.ts';
 import type { DataErrorCode } from '../errors.ts';
 import type { Request, Response, TokenizerFacts } from './engine-types.ts';
@@ -16,8 +20,8 @@ interface Pending {
   readonly reject: (error: Error) => void;
 }
 
-interface Thread {
-  readonly worker: Worker;
+interface Member {
+  readonly child: ChildProcess;
   readonly ready: Promise<TokenizerFacts>;
   current: Pending | null;
   timer: NodeJS.Timeout | null;
@@ -26,6 +30,9 @@ interface Thread {
 
 /** Milliseconds that loading may take; GPT-2 takes 300. */
 const loadMs = 120_000;
+
+/** Exit status of a Node process that an abort ended, where a shell or a container makes a number of the signal. */
+const outOfMemory = 134;
 
 /** How a pool runs. */
 export interface PoolOptions {
@@ -38,14 +45,14 @@ export interface PoolOptions {
 
 /**
  * A pool of at most `threads` workers, started as work arrives. A job that takes longer than `budgetMs` fails with TokenizerTimeout and its
- * thread ends; one that takes more than `heapMb` fails with TokenizerWorker.
+ * worker ends; one that takes more than `heapMb` fails with TokenizerWorker.
  */
 export class TokenizerPool {
   private readonly folder: string;
   private readonly limit: number;
   private readonly budgetMs: number;
   private readonly heapMb: number;
-  private readonly threads = new Set<Thread>();
+  private readonly members = new Set<Member>();
   private readonly queue: Pending[] = [];
   private nextId = 0;
   private closed = false;
@@ -57,62 +64,67 @@ export class TokenizerPool {
     this.heapMb = heapMb;
   }
 
-  /** Starts the first thread and tells what it loaded. */
+  /** Starts the first worker and tells what it loaded. */
   facts(): Promise<TokenizerFacts> {
-    const [first] = this.threads;
+    const [first] = this.members;
     return (first ?? this.start()).ready;
   }
 
-  /** Runs one job on a free thread. */
+  /** Runs one job on a free worker. */
   run(job: Job): Promise<Answer> {
     if (this.closed) return Promise.reject(new DataError('TokenizerClosed', `tokenizer of ${this.folder} is closed; open it again with openTokenizer`));
     this.nextId += 1;
     const request: Request = { id: this.nextId, ...job };
     return new Promise((resolve, reject) => {
       this.queue.push({ request, resolve, reject });
-      if (this.threads.size < Math.min(this.limit, this.queue.length + this.busy())) this.start();
+      if (this.members.size < Math.min(this.limit, this.queue.length + this.busy())) this.start();
       this.dispatch();
     });
   }
 
-  /** Ends the threads; jobs still waiting reject with TokenizerClosed. */
+  /** Ends the workers; jobs still waiting reject with TokenizerClosed. */
   async close(): Promise<void> {
     this.closed = true;
     const error = new DataError('TokenizerClosed', `tokenizer of ${this.folder} was closed before this job ended`);
     for (const waiting of this.queue.splice(0)) waiting.reject(error);
-    await Promise.all([...this.threads].map((thread) => this.end(thread, error)));
+    await Promise.all([...this.members].map((member) => this.end(member, error)));
   }
 
   private busy(): number {
     let n = 0;
-    for (const thread of this.threads) if (thread.current !== null) n += 1;
+    for (const member of this.members) if (member.current !== null) n += 1;
     return n;
   }
 
-  private start(): Thread {
-    const worker = new Worker(new URL('./worker.js', import.meta.url), { workerData: { folder: this.folder }, execArgv: [], resourceLimits: { maxOldGenerationSizeMb: this.heapMb } });
+  private start(): Member {
+    // No standard streams: what a process that runs out of memory prints helps nobody.
+    const child = fork(fileURLToPath(new URL('./worker.js', import.meta.url)), [this.folder], { serialization: 'advanced', execArgv: [`--max-old-space-size=${this.heapMb}`], stdio: ['ignore', 'ignore', 'ignore', 'ipc'] });
     let settle: { resolve: (facts: TokenizerFacts) => void; reject: (error: Error) => void } | null = null;
     const ready = new Promise<TokenizerFacts>((resolve, reject) => { settle = { resolve, reject }; });
     ready.catch(() => undefined);   // the jobs carry this error too; without a listener Node would end the process
-    const thread: Thread = { worker, ready, current: null, timer: null, up: false };
-    this.threads.add(thread);
+    const member: Member = { child, ready, current: null, timer: null, up: false };
+    this.members.add(member);
     const fail = (error: Error): void => {
       settle?.reject(error);
-      if (!thread.up) for (const waiting of this.queue.splice(0)) waiting.reject(error);
-      void this.end(thread, error);
-      // The other jobs are not to wait for a thread that is gone.
+      if (!member.up) for (const waiting of this.queue.splice(0)) waiting.reject(error);
+      void this.end(member, error);
+      // The other jobs are not to wait for a worker that is gone.
       if (this.queue.length > 0 && !this.closed) this.start();
     };
-    thread.timer = setTimeout(() => fail(new DataError('TokenizerTimeout', `tokenizer of ${this.folder}: loading took over ${loadMs} ms and was ended; the tokenizer is hostile or broken`)), loadMs);
-    worker.on('error', (cause) => fail(new DataError('TokenizerWorker', `tokenizer of ${this.folder}: its worker thread failed (${cause instanceof Error ? cause.message : String(cause)}); ${isOutOfMemory(cause) ? `a tokenizer may take ${this.heapMb} MiB: it is hostile or broken, or heapMb is to be raised` : 'open the tokenizer again'}`, {}, cause)));
-    worker.on('exit', (code) => {
-      if (this.threads.has(thread)) fail(new DataError('TokenizerWorker', `tokenizer of ${this.folder}: its worker thread ended with ${code}; open the tokenizer again`));
+    member.timer = setTimeout(() => fail(new DataError('TokenizerTimeout', `tokenizer of ${this.folder}: loading took over ${loadMs} ms and was ended; the tokenizer is hostile or broken`)), loadMs);
+    child.on('error', (cause) => {
+      if (this.members.has(member)) fail(new DataError('TokenizerWorker', `tokenizer of ${this.folder}: its worker failed (${cause.message}); open the tokenizer again`, {}, cause));
     });
-    worker.on('message', (response: Response) => {
+    child.on('exit', (code, signal) => {
+      const why = signal === 'SIGABRT' || code === outOfMemory ? `took over ${this.heapMb} MiB and was ended: the text is very long, or the tokenizer hostile or broken; or raise heapMb` : `ended with ${signal ?? code ?? 'nothing'}; open the tokenizer again`;
+      if (this.members.has(member)) fail(new DataError('TokenizerWorker', `tokenizer of ${this.folder}: its worker ${why}`, { code, signal }));
+    });
+    child.on('message', (message) => {
+      const response = message as Response;
       if (response.kind === 'ready') {
-        thread.up = true;
+        member.up = true;
         settle?.resolve(response.facts);
-        this.release(thread);
+        this.release(member);
         this.dispatch();
         return;
       }
@@ -120,49 +132,62 @@ export class TokenizerPool {
         fail(new DataError(codeOf(response.code), response.message));
         return;
       }
-      const { current } = thread;
+      const { current } = member;
       if (current === null || current.request.id !== response.id) return;
-      this.release(thread);
+      this.release(member);
       if (response.kind === 'failed') current.reject(new DataError(codeOf(response.code), response.message));
       else current.resolve(response);
       this.dispatch();
     });
-    return thread;
+    return member;
   }
 
   private dispatch(): void {
-    for (const thread of this.threads) {
-      if (!thread.up || thread.current !== null) continue;
+    for (const member of this.members) {
+      if (!member.up || member.current !== null) continue;
       const next = this.queue.shift();
       if (next === undefined) return;
-      thread.current = next;
-      thread.worker.ref();
-      thread.timer = setTimeout(() => {
-        void this.end(thread, new DataError('TokenizerTimeout', `tokenizer of ${this.folder}: a job took over ${this.budgetMs} ms and was ended; look for a very long text without a break, or raise budgetMs`));
+      member.current = next;
+      hold(member.child, true);
+      member.timer = setTimeout(() => {
+        void this.end(member, new DataError('TokenizerTimeout', `tokenizer of ${this.folder}: a job took over ${this.budgetMs} ms and was ended; look for a very long text without a break, or raise budgetMs`));
         if (this.queue.length > 0) this.start();
       }, this.budgetMs);
-      thread.worker.postMessage(next.request);
+      // Where the worker is gone, 'exit' says so.
+      member.child.send(next.request, () => undefined);
     }
   }
 
-  private release(thread: Thread): void {
-    if (thread.timer !== null) clearTimeout(thread.timer);
-    thread.timer = null;
-    thread.current = null;
-    thread.worker.unref();
+  private release(member: Member): void {
+    if (member.timer !== null) clearTimeout(member.timer);
+    member.timer = null;
+    member.current = null;
+    hold(member.child, false);
   }
 
-  private async end(thread: Thread, error: Error): Promise<void> {
-    this.threads.delete(thread);
-    const { current } = thread;
-    this.release(thread);
+  private async end(member: Member, error: Error): Promise<void> {
+    this.members.delete(member);
+    const { current } = member;
+    this.release(member);
     current?.reject(error);
-    await thread.worker.terminate();
+    const { child } = member;
+    if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return;
+    const ended = once(child, 'exit');
+    // The event is what is waited for, so the process is to be held until it comes.
+    child.ref();
+    child.kill('SIGKILL');
+    await ended;
   }
 }
 
-function isOutOfMemory(cause: unknown): boolean {
-  return cause instanceof Error && 'code' in cause && cause.code === 'ERR_WORKER_OUT_OF_MEMORY';
+/** Whether a worker keeps this process alive. */
+function hold(child: ChildProcess, on: boolean): void {
+  if (on) child.ref();
+  else child.unref();
+  // What Node calls the channel has both, whatever its type says.
+  const channel = child.channel as { ref?: () => void; unref?: () => void } | null | undefined;
+  if (on) channel?.ref?.();
+  else channel?.unref?.();
 }
 
 const workerCodes: readonly DataErrorCode[] = ['BadTokenizer', 'UnsupportedTokenizer', 'TokenOutOfRange', 'TokenizerOutput', 'TokenizerWorker'];

@@ -1,4 +1,4 @@
-// Tokenizers of Hugging Face folders: small ones in this thread, large ones and bulk work in worker threads, one interface for both.
+// Tokenizers of Hugging Face folders: small ones in this thread, large ones and bulk work in worker processes, one interface for both.
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DataError } from '../errors.ts';
@@ -22,7 +22,7 @@ export interface Tokenizer extends TokenizerFacts, AsyncDisposable {
   /** Text of the ids; '' for none. Throws DataError TokenOutOfRange for an id that is no token. */
   decode(ids: ArrayLike<number>, options?: DecodeOptions): Promise<string>;
   decodeAll(rows: readonly ArrayLike<number>[], options?: DecodeOptions): Promise<readonly string[]>;
-  /** Ends its worker threads. Idle threads do not keep the process alive. */
+  /** Ends its worker processes. Idle ones do not keep this process alive. */
   close(): Promise<void>;
 }
 
@@ -34,13 +34,13 @@ export interface SyncTokenizer extends TokenizerFacts {
 
 /** How a tokenizer runs. */
 export interface TokenizerOptions {
-  /** Most worker threads for bulk work; default 2. Each holds a tokenizer of its own (GPT-2: some 60 MB). */
+  /** Most worker processes for bulk work; default 2. Each holds a tokenizer of its own (GPT-2: some 60 MB). */
   readonly threads?: number;
   /** Tokenizer files up to this size, without steps that a text could make slow (`isQuick`), also load in this thread, in about a millisecond per 10 KB; default 131072 bytes. */
   readonly inProcessBytes?: number;
   /** A job (at most 65536 characters, or one text) that takes longer fails with TokenizerTimeout; default 120000. */
   readonly budgetMs?: number;
-  /** Most heap of a worker thread, in MiB; default 512 and 64 times the tokenizer's files, at most 4096. What takes more fails with TokenizerWorker. */
+  /** Most heap of a worker process, in MiB; default 512 and 64 times the tokenizer's files, at most 4096. What takes more fails with TokenizerWorker. */
   readonly heapMb?: number;
 }
 

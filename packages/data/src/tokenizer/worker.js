@@ -1,18 +1,23 @@
-// The worker thread of the tokenizer pool: loads one tokenizer, then answers encode and decode jobs one at a time.
-import { parentPort, workerData } from 'node:worker_threads';
+// The worker process of the tokenizer pool: loads one tokenizer, then answers encode and decode jobs one at a time. A process, not a thread:
+// running out of memory in a thread can end the whole program.
+import { Worker } from 'node:worker_threads';
 import { loadEngine } from './engine.js';
 
 /** @typedef {import('./engine-types.ts').Request} Request */
 /** @typedef {import('./engine-types.ts').Response} Response */
 
-if (parentPort === null) throw new Error('the tokenizer worker runs only inside a worker thread');
-const port = parentPort;
+const folder = process.argv[2];
+const send = process.send?.bind(process);
+if (send === undefined || folder === undefined) throw new Error('the tokenizer worker runs only as a process of the pool');
 
-/**
- * @param {Response} response
- * @param {readonly ArrayBuffer[]} [moved]
- */
-const say = (response, moved = []) => port.postMessage(response, moved);
+// Ctrl-C reaches every process of the terminal; the program that owns this one decides what it means.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => undefined);
+process.on('disconnect', () => process.exit());
+// An endless job does not hear that its program is gone; a thread that looks for it does.
+new Worker("const { ppid } = process; setInterval(() => { if (process.ppid !== ppid) process.kill(process.pid, 'SIGKILL'); }, 1000);", { eval: true }).unref();
+
+/** @param {Response} response */
+const say = (response) => send(response);
 
 /**
  * @param {number | null} id
@@ -36,12 +41,12 @@ function answer(engine, request) {
     ids.set(row, at);
     at += row.length;
   }
-  say({ kind: 'ids', id: request.id, ids, lengths: rows.map((row) => row.length) }, [ids.buffer]);
+  say({ kind: 'ids', id: request.id, ids, lengths: rows.map((row) => row.length) });
 }
 
 try {
-  const engine = loadEngine(workerData.folder);
-  port.on('message', (/** @type {Request} */ request) => {
+  const engine = loadEngine(folder);
+  process.on('message', (/** @type {Request} */ request) => {
     try {
       answer(engine, request);
     } catch (error) {
