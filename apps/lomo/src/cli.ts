@@ -41,7 +41,14 @@ const backend = new Option('--backend <name>', 'cpu, or reference (slow: the def
 
 /** `diff` has an exit code of its own for what went wrong, since 1 is an answer. */
 const cannotCompare = 2;
-let failureCode = 1;
+
+/** Prints an error that says what to do, and sets the exit code; any other is thrown. */
+function complain(error: unknown, exitCode: number): void {
+  process.exitCode = exitCode;
+  if (!(isLomoError(error) || (error instanceof Error && 'code' in error && typeof error.code === 'string'))) throw error;
+  process.stderr.write(`\nlomo: ${error.message}\n`);
+  if (process.env['LOMO_DEBUG'] !== undefined) process.stderr.write(`${error.stack ?? ''}\n`);
+}
 
 /** What stands at the end of a verb's --help: commands to type, and what they do. */
 function examples(...lines: readonly (readonly [command: string, what: string])[]): string {
@@ -176,8 +183,11 @@ program
   )}`)
   .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : cannotCompare))
   .action(async (a: string, b: string, flags: { all?: boolean; json?: boolean }) => {
-    failureCode = cannotCompare;
-    process.exitCode = await (await import('./commands/diff.ts')).diff(a, b, flags);
+    try {
+      process.exitCode = await (await import('./commands/diff.ts')).diff(a, b, flags);
+    } catch (error) {
+      complain(error, cannotCompare);
+    }
   });
 
 program
@@ -212,9 +222,5 @@ program
 try {
   await program.parseAsync();
 } catch (error) {
-  process.exitCode = failureCode;
-  if (isLomoError(error) || (error instanceof Error && 'code' in error && typeof error.code === 'string')) {
-    process.stderr.write(`\nlomo: ${error.message}\n`);
-    if (process.env['LOMO_DEBUG'] !== undefined) process.stderr.write(`${error.stack ?? ''}\n`);
-  } else throw error;
+  complain(error, 1);
 }
