@@ -115,7 +115,7 @@ export class Optimizer {
     return {
       name: 'norm',
       atomic: true,
-      settle: (_, g, { step }) => addSquaredNorm(this.device, g, step.norm),
+      settle: (_, g, { step, order }) => this.addToNorm(g, { step, order }),
       finish: (step) => setCoefficient(step, { maxNorm, index: normIndex }),
     };
   }
@@ -156,7 +156,7 @@ export class Optimizer {
         this.stateOf(p);
         const look = (held: Grad): void => {
           if (globalNorm === null) this.judge(held, { step, order });
-          else addSquaredNorm(this.device, held, step.norm);
+          else this.addToNorm(held, { step, order });
         };
         spilled.hold(p, g, { order, look });
       },
@@ -184,6 +184,12 @@ export class Optimizer {
       },
       abandon: () => spilled.clear(),
     };
+  }
+
+  /** Adds to the global norm, and names the first parameter with which it is no longer finite. */
+  private addToNorm(g: Grad, { step, order }: { readonly step: StepTensor; readonly order: number }): void {
+    addSquaredNorm(this.device, g, step.norm);
+    gateCheck(step.norm, step, order);
   }
 
   /** Closes the gate where this gradient's update would: at what is not finite, and at an own norm that is not, though every element be. */

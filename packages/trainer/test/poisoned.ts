@@ -1,4 +1,4 @@
-// A session of a model whose second block falls ill at chosen steps: its activations, or the gradients that pass it, stop being numbers.
+// A session of a model one of whose blocks falls ill at chosen steps: its activations, or the gradients that pass it, stop being numbers.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { builtInFamilies, decoderStages, llama } from '@lomo/models';
@@ -11,6 +11,8 @@ export interface Illness {
   /** 'loss': activations turn into `value`; 'gradient': what comes back does. Default value: NaN for the loss, Infinity for gradients. */
   readonly kind: 'gradient' | 'loss';
   readonly value?: number;
+  /** Which falls ill; default 'block 1'. */
+  readonly stage?: 'block 0' | 'block 1';
   sick(step: number): boolean;
 }
 
@@ -21,7 +23,7 @@ function poisoned(illness: Illness, clock: { step: number }): ModelFamily {
     parseConfig: (json) => llama.parseConfig({ ...json, model_type: 'llama' }),
     stages: (config) =>
       decoderStages(config as ReturnType<typeof llama.parseConfig>).map((blueprint): StageBlueprint => {
-        if (blueprint.name !== 'block 1') return blueprint;
+        if (blueprint.name !== (illness.stage ?? 'block 1')) return blueprint;
         return { ...blueprint, create: (build) => infect(blueprint.create(build), illness, () => illness.sick(clock.step)) };
       }),
   } as ModelFamily;

@@ -1,8 +1,11 @@
 // Steps that end in NaN or infinities, in a whole run: nothing of them is left, in every way of judging; torn ones are rolled back; three in a row end the run.
 import { createHash } from 'node:crypto';
+import { mkdtempSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import type { FitEvent, RunInput, Session } from '../src/index.ts';
-import { fit } from '../src/index.ts';
+import { fit, listCheckpoints } from '../src/index.ts';
 import { openPoisoned } from './poisoned.ts';
 import type { Illness } from './poisoned.ts';
 
@@ -64,5 +67,37 @@ describe.each(ways)('%s', (name, changes) => {
     }).rejects.toThrow(/^step 5: the gradient of .* is not finite/);
     expect(await digest(session)).toBe(good);
     expect([...session.skipped]).toEqual([3, 4, 5]);
+  });
+});
+
+describe.each([['single pass', { clip_mode: 'none' }], ['judged first', { clip_mode: 'global', max_grad_norm: 0.2 }]] as const)('ill at steps 3 and 5, %s', (_, clip) => {
+  const last = async (root: string): Promise<string> => readFileSync(join((await listCheckpoints(root))[0]!.path, 'trainer_state.json'), 'utf8');
+  const stopped: readonly (readonly [Illness['kind'], NonNullable<Illness['stage']>])[] = [['loss', 'block 0'], ['gradient', 'block 0'], ['gradient', 'block 1']];
+
+  test.each(stopped)('in the %s, from %s on: saved or killed after any step and gone on with, the run skips the same steps and ends in the same bits', async (kind, stage) => {
+    const illness: Illness = { kind, stage, sick: (step) => step === 3 || step === 5 };
+    const settings = { optim: 'adamw', learning_rate: 0.01, save_steps: 2, max_steps: 7, ...clip };
+    const whole = await opened(illness, settings);
+    const kinds = (await run(whole)).map((event) => event.kind);
+    expect(kinds.filter((k) => k === (clip.clip_mode === 'none' && kind === 'gradient' ? 'rolled back' : 'rejected'))).toHaveLength(2);
+    expect([...whole.skipped]).toEqual([3, 5]);
+    const { model_name_or_path, datasets } = whole.config;
+    for (let stop = 1; stop < 7; stop++) {
+      const same = { ...settings, model_name_or_path, datasets: datasets as never, output_dir: mkdtempSync(join(tmpdir(), 'lomo-ill-')) };
+      const first = await opened(illness, same);
+      const controller = new AbortController();
+      for await (const { step } of fit(first, { signal: controller.signal })) {
+        if (step < stop) continue;
+        // Odd ones are asked to stop, and save; even ones are gone at once.
+        if (stop % 2 === 0) break;
+        controller.abort();
+      }
+      const second = await opened(illness, same);
+      await second.restore();
+      expect(second.done, `stopped after ${stop}`).toBeLessThan(7);
+      await run(second);
+      expect([...second.skipped], `stopped after ${stop}`).toEqual([3, 5]);
+      expect(await last(second.root), `stopped after ${stop}`).toBe(await last(whole.root));
+    }
   });
 });
