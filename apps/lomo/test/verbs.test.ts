@@ -78,7 +78,7 @@ test('schema prints a JSON Schema of the settings', async () => {
   expect(JSON.parse(out)).toMatchObject({ properties: { model_name_or_path: {}, optim: {}, max_seq_length: {} } });
 });
 
-const verbs = ['quickstart', 'init', 'data', 'train', 'resume', 'eval', 'generate', 'plan', 'doctor', 'schema'];
+const verbs = ['quickstart', 'init', 'data', 'train', 'resume', 'eval', 'generate', 'diff', 'plan', 'doctor', 'schema'];
 
 test('--help lists every verb that there is', async () => {
   const { out } = await lomo(['--help']);
