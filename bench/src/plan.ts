@@ -37,10 +37,10 @@ export interface Sight {
   readonly files: number;
   /** Machine code that oneDNN and V8 wrote. */
   readonly code: number;
-  /** V8's heap as it stands reserved. */
+  /** Heaps, V8's and the native side's, and stacks. */
+  readonly heaps: number;
+  /** What V8's heap has reserved; not all of it is resident. */
   readonly v8: number;
-  /** Heaps of the native side, stacks, buffers; less what of V8's heap is not resident. */
-  readonly rest: number;
 }
 
 /** What it said and what it held, bytes. */
@@ -120,7 +120,7 @@ export function concluded(cells: readonly PlanCell[], threads: number): Report {
       table([head, ...cells.map(rowOf)], [0, 9]),
       '',
       `what a process is made of outside its arena (${worst.cell.name}), MiB`,
-      table([['', 'files', 'machine code', 'V8', 'rest', 'all'], ...worst.cell.sights.map((s) => [s.name, mib(s.files), mib(s.code), mib(s.v8), mib(s.rest), mib(s.files + s.code + s.v8 + s.rest)])]),
+      table([['', 'files', 'machine code', 'heaps', 'all', 'V8 reserved'], ...worst.cell.sights.map((s) => [s.name, ...[s.files, s.code, s.heaps, s.files + s.code + s.heaps, s.v8].map((bytes) => mib(bytes))])]),
     ],
     figure: `${cells.length - missed.length} of ${cells.length} within their bars; training added ${mib(Math.min(...grew))} to ${mib(Math.max(...grew))} MiB; furthest off ${worst.cell.name}: ${mib(worst.off)} MiB of ${mib(worst.allowed)} allowed`,
     missed,

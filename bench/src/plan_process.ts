@@ -16,17 +16,16 @@ process.env['GOMP_SPINCOUNT'] ??= '1000';
 function sight(name: string, arena = Infinity): Sight {
   const status = readFileSync('/proc/self/status', 'utf8');
   const field = (key: string): number => 1024 * Number(new RegExp(`^${key}:\\s+(\\d+)`, 'm').exec(status)?.[1] ?? NaN);
-  const v8 = process.memoryUsage().heapTotal;
-  const parts = { files: 0, code: 0, v8, rest: -v8 };
+  const parts = { files: 0, code: 0, heaps: 0 };
   let part: keyof typeof parts | null = null;
   for (const line of readFileSync('/proc/self/smaps', 'utf8').split('\n')) {
     const mapping = /^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ (\d+)/.exec(line);
     if (mapping !== null) {
       const [, from, to, rights, inode] = mapping as unknown as [string, string, string, string, string];
-      part = parseInt(to, 16) - parseInt(from, 16) >= arena ? null : inode !== '0' ? 'files' : rights.includes('x') ? 'code' : 'rest';
+      part = parseInt(to, 16) - parseInt(from, 16) >= arena ? null : inode !== '0' ? 'files' : rights.includes('x') ? 'code' : 'heaps';
     } else if (part !== null && line.startsWith('Rss:')) parts[part] += 1024 * Number(/\d+/.exec(line)?.[0] ?? NaN);
   }
-  return { name, resident: field('VmRSS'), highest: field('VmHWM'), ...parts };
+  return { name, resident: field('VmRSS'), highest: field('VmHWM'), ...parts, v8: process.memoryUsage().heapTotal };
 }
 
 const options = JSON.parse(process.argv[2] ?? '{}') as PlanProcessOptions;
