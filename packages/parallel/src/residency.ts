@@ -23,14 +23,12 @@ interface Room {
   here: boolean;
 }
 
-/** What a residency has moved and waited for since it was made. */
+/** What a residency has moved since it was made. */
 export interface Traffic {
   /** Bytes fetched from the store. */
   readonly read: number;
   /** Bytes written to it. */
   readonly written: number;
-  /** Milliseconds that the host stood still for either; the device may have had work meanwhile. */
-  readonly waited: number;
 }
 
 /**
@@ -53,7 +51,6 @@ export class Residency implements Residence {
   /** Parameters whose bytes in the store belong to no whole step. */
   private readonly torn = new Set<Parameter>();
   private updating = false;
-  private waited = 0;
 
   /** Allocates what stays. */
   constructor(device: Device, model: Model, store: ByteStore) {
@@ -94,7 +91,7 @@ export class Residency implements Residence {
   }
 
   get traffic(): Traffic {
-    return { read: this.carrier.fetched, written: this.carrier.put, waited: this.waited };
+    return { read: this.carrier.fetched, written: this.carrier.put };
   }
 
   /** The stage that `p` comes and goes with; undefined where it stays. */
@@ -120,7 +117,7 @@ export class Residency implements Residence {
     if (layout === null || layout === undefined) return;
     const room = this.room(stage);
     if (room.here) return;
-    await this.wait(room.landed);
+    await room.landed;
     for (const { parameter, at } of layout.places) parameter.arrive(room.block, room.block.offset + at);
     room.here = true;
   }
@@ -176,7 +173,7 @@ export class Residency implements Residence {
 
   private async release(stage: number): Promise<void> {
     const room = this.room(stage);
-    if (room.stored !== null) await this.wait(room.stored);
+    await room.stored;
     this.leave(stage, room);
   }
 
@@ -212,15 +209,6 @@ export class Residency implements Residence {
   private assertWhole({ path }: Parameter): void {
     const torn = [...this.torn].find((p) => p.path === path);
     if (torn !== undefined) throw new LomoError('TornStore', `${path}: a step that was given up had written some weights back; load a checkpoint before anything else`, { path });
-  }
-
-  private async wait(arrival: Promise<void>): Promise<void> {
-    const start = performance.now();
-    try {
-      await arrival;
-    } finally {
-      this.waited += performance.now() - start;
-    }
   }
 }
 

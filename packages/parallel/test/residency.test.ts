@@ -60,3 +60,72 @@ describe.each(cases)('%s', (_, options, optimizer) => {
     expect([on.arena.extent, on.arena.live]).toEqual([plan.extent, live]);
   });
 });
+
+test('a stage whose weights are away cannot be read, and says so', async () => {
+  const trial = await new Trial({ ...common, optimizer: { rule: lomo }, stream: bytesStore() }).load();
+  const p = trial.parameter('block 1.q');
+  expect([p.away, trial.parameter('embed').away]).toEqual([true, true]);
+  expect(() => p.rows(0, 1)).toThrow(/block 1\.q is not on the device: its stage is not gathered/);
+  const tied = new Trial({ ...common, tied: true, optimizer: { rule: lomo }, stream: bytesStore() });
+  // Two stages read it: it stays.
+  expect([tied.parameter('embed').away, tied.residence!.resident]).toEqual([false, tied.parameter('embed').bytes]);
+  expect(printSchedule(trial.program.actions)).toMatch(/^gather weights 0\ngather weights 1\nF0: 0\nrelease weights 0/);
+});
+
+describe('a step that is given up', () => {
+  const made = async (): Promise<Trial> => new Trial({ ...common, count: 2, optimizer: { rule: lomo }, stream: bytesStore(), offload: bytesStore() }).load();
+
+  test('before anything was written back leaves weights as they were; after that, weights that nobody takes for whole', async () => {
+    const [clean, trial] = [await made(), await made()];
+    let total = 0;
+    clean.device.observer = { launched: () => void total++ };
+    const before = await trial.digest();
+    await clean.step(1);
+    const { live } = clean.device.arena;
+    const seen = { whole: 0, torn: 0 };
+    for (let fails = 1; fails <= total; fails += 37) {
+      let count = 0;
+      trial.device.observer = {
+        launched: () => {
+          if (++count === fails) throw new LomoError('Injected', `launch ${count}`);
+        },
+      };
+      expect((await refusal(() => trial.step(1))).code).toBe('Injected');
+      trial.device.observer = null;
+      expect(trial.device.arena.live).toBe(live);
+      const after = await trial.digest().catch((error: unknown) => error);
+      if (isLomoError(after)) {
+        seen.torn++;
+        expect(after.message).toMatch(/a step that was given up had written some weights back; load a checkpoint/);
+        expect((await refusal(() => trial.step(1))).code).toBe('TornStore');
+        expect(trial.device.arena.live).toBe(live);
+      } else seen.whole++;
+      await trial.load();
+      expect(await trial.digest()).toBe(before);
+    }
+    expect([seen.whole > 3, seen.torn > 3]).toEqual([true, true]);
+    await trial.step(1);
+    expect(await trial.digest()).toBe(await clean.digest());
+  });
+
+  test.each(['read', 'write'] as const)('by a store whose %s fails: the call is named, nothing stays behind, and what was not written back is not torn', async (verb) => {
+    const clean = await made();
+    const before = await clean.digest();
+    const { live } = clean.device.arena;
+    const codes = new Set<string>();
+    for (let nth = 1; nth <= (verb === 'read' ? 73 : 43); nth += 6) {
+      let armed = false;
+      let count = 0;
+      const store = bytesStore((called) => armed && called === verb && ++count === nth);
+      const trial = await new Trial({ ...common, count: 2, optimizer: { rule: lomo }, stream: store, offload: bytesStore() }).load();
+      armed = true;
+      const error = await refusal(() => trial.step(1));
+      codes.add(error.code);
+      expect(error.message).toMatch(new RegExp(`${verb} /scratch/spill: EIO`));
+      expect(trial.device.arena.live).toBe(live);
+      if (error.code === 'FileError') expect(await trial.digest()).toBe(before);
+      else expect(error.cause).toMatchObject({ code: 'FileError' });
+    }
+    expect([...codes].toSorted()).toEqual(verb === 'read' ? ['FileError', 'TornStep'] : ['TornStep']);
+  });
+});

@@ -121,7 +121,7 @@ export function checkTransfers(actions: readonly Action[], absences: Absences, p
       here.delete(key);
     }
   }
-  for (const key of here.keys()) refuse(`the ${key.replace(' ', ' of stage ')}`, 'is never released');
+  for (const key of here.keys()) refuse(`the ${key.replace(' ', ' of stage ')}`, key.startsWith('weights') ? 'are never released' : 'is never released');
 }
 
 /**
