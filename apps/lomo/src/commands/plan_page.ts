@@ -120,7 +120,7 @@ canvas{position:absolute;inset:0;width:100%;height:100%}
 ${[0, 1, 2, 3].map((i) => `.part${i}{background:var(--part${i})}`).join('')}
 #tables{display:grid;grid-template-columns:minmax(240px,1fr) minmax(0,2.4fr);gap:12px 40px;align-items:start;margin-top:10px}
 table{border-collapse:collapse;width:100%}
-th{text-align:left;font-weight:600;color:var(--faint)}
+th{text-align:left;font-weight:600;color:var(--faint);white-space:nowrap}
 th.number{text-align:right}
 th,td{padding:3px 8px 3px 0;border-bottom:1px solid var(--line);overflow-wrap:anywhere}
 @media (max-width:700px){main{padding:14px 12px 32px}#tables{grid-template-columns:1fr}.row{margin-left:0}}

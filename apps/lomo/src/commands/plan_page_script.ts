@@ -132,10 +132,11 @@ export const pageScript = String.raw`'use strict';
       const [left] = spanOf(s);
       const name = data.texts[before], wide = pen.measureText(name).width;
       pen.fillRect(left, top - 4, 1, 26);
+      const start = Math.min(left + 5, box.width - wide - 2);
       // Where there is no room for a name, the place under the cursor still says it.
-      if (left + 5 < free || left + 5 + wide > box.width) continue;
-      pen.fillText(name, left + 5, top + 21);
-      free = left + wide + 14;
+      if (start < free) continue;
+      pen.fillText(name, start, top + 21);
+      free = start + wide + 9;
     }
   };
 
