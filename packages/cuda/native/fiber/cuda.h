@@ -120,23 +120,31 @@ inline float f16_of(unsigned pair, unsigned half) {
 struct Fragments {
   unsigned a[4], b[2];
 };
-// d += A B with A 16 x 2k of lanes' `a`, B 2k x 8 of `b`; per = elements a register holds, k8 = columns of one half of A.
+// d += A B with A [16, 8 per] of the lanes' `a` and B [8 per, 8] of their `b`, `per` elements a register. Whoever reads first multiplies for
+// all.
 template <int per, class F> void multiply(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], F value, const std::source_location& at) {
   const Fragments mine{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
   const auto& e = fiber::exchange(~0u, &mine, sizeof mine, at);
-  Fragments all[32];
-  for (int l = 0; l < 32; ++l) std::memcpy(&all[l], e.lane[l], sizeof(Fragments));
-  fiber::done(e);
-  const unsigned lane = fiber::lane_index(), g = lane / 4, t = lane % 4;
-  for (unsigned c = 0; c < 4; ++c) {
-    const unsigned row = g + (c >= 2 ? 8 : 0), column = t * 2 + c % 2;
-    float sum = 0;
-    for (unsigned half = 0; half < 2; ++half)
-      for (unsigned quad = 0; quad < 4; ++quad)
-        for (unsigned i = 0; i < per; ++i)
-          sum += value(all[row % 8 * 4 + quad].a[row / 8 + 2 * half], i) * value(all[column * 4 + quad].b[half], i);
-    d[c] += sum;
+  if (!e.computed) {
+    float left[16][8 * per], right[8 * per][8], sums[16][8] = {};
+    for (unsigned l = 0; l < 32; ++l) {
+      Fragments f;
+      std::memcpy(&f, e.lane[l], sizeof f);
+      const unsigned g = l / 4, t = l % 4;
+      for (unsigned i = 0; i < per; ++i) {
+        for (unsigned r = 0; r < 4; ++r) left[g + r % 2 * 8][r / 2 * 4 * per + t * per + i] = value(f.a[r], i);
+        for (unsigned r = 0; r < 2; ++r) right[r * 4 * per + t * per + i][g] = value(f.b[r], i);
+      }
+    }
+    for (unsigned y = 0; y < 16; ++y)
+      for (unsigned k = 0; k < 8 * per; ++k)
+        for (unsigned x = 0; x < 8; ++x) sums[y][x] += left[y][k] * right[k][x];
+    for (unsigned l = 0; l < 32; ++l)
+      for (unsigned c = 0; c < 4; ++c) e.result[l][c] = sums[l / 4 + c / 2 * 8][l % 4 * 2 + c % 2];
+    e.computed = true;
   }
+  for (unsigned c = 0; c < 4; ++c) d[c] += e.result[fiber::lane_index()][c];
+  fiber::done(e);
 }
 inline void multiply_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], LOMO_AT) { multiply<2>(d, a, b, bf16_of, at); }
 inline void multiply_f16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], LOMO_AT) { multiply<2>(d, a, b, f16_of, at); }

@@ -136,6 +136,7 @@ class Machine {
       e->mask = mask;
       e->arrived = e->seen = 0;
       e->open = true;
+      e->computed = false;
       e->at = at;
     }
     if (e->at.line() != at.line() || std::strcmp(e->at.function_name(), at.function_name()) != 0)

@@ -61,6 +61,9 @@ struct Exchange {
   bool open = false;
   std::source_location at;
   alignas(16) unsigned char lane[32][exchange_bytes];
+  // What one lane computes for all of them, where an exchange is more than a swap.
+  mutable bool computed = false;
+  alignas(16) mutable float result[32][4];
 };
 
 // The thread that runs now. All of it is called from inside a kernel.
