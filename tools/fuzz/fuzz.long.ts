@@ -3,7 +3,7 @@
 import { writeSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { fuzz, report } from './src/fuzz.ts';
-import { modelFolders } from './src/mix.ts';
+import { manifests, modelFolders } from './src/mix.ts';
 
 const setting = (name: string, otherwise: number): number => Number(process.env[name] ?? otherwise);
 const seed = setting('FUZZ_SEED', Date.now() % 2 ** 31);
@@ -16,3 +16,9 @@ test(`${cases} hostile headers, JSON texts, indexes and configurations, seed ${s
   writeSync(2, `fuzz: ${JSON.stringify(result.byTarget)}\n`);
   expect(result.accepted + result.refused).toBe(cases);
 }, 7_200_000);
+
+test(`${cases / 20} hostile manifests of checkpoints, seed ${seed}`, async () => {
+  const result = await fuzz({ seed, cases: cases / 20, targets: manifests, onProgress: (progress) => report(progress, cases / 20) });
+  report(result, cases / 20);
+  expect(result.accepted + result.refused).toBe(cases / 20);
+}, 3_600_000);

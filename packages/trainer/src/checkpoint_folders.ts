@@ -8,7 +8,7 @@ import { nodeFiles, readWhole } from '@lomo/models';
 import type { LomoError } from '@lomo/tensor';
 import { isLomoError } from '@lomo/tensor';
 import type { TrainerState } from './state.ts';
-import { parseState, stateName } from './state.ts';
+import { parseState, stateLimit, stateName } from './state.ts';
 
 const checkpointPattern = /^step-\d+(\.replaced)?$/;
 const replacedPattern = /^step-\d+\.replaced$/;
@@ -69,7 +69,7 @@ async function inspect(folder: string, files: Files): Promise<TrainerState | str
   if ((await files.facts(path))?.kind !== 'file') return `${stateName} is missing`;
   let state: TrainerState;
   try {
-    state = parseState(new TextDecoder().decode(await readWhole(files, path, 2 ** 26)), path);
+    state = parseState(new TextDecoder().decode(await readWhole(files, path, stateLimit)), path);
   } catch (error) {
     if (isLomoError(error, 'CorruptState') || isLomoError(error, 'TooLarge')) return error.message;
     throw error;

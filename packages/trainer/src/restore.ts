@@ -7,14 +7,12 @@ import { isLomoError, LomoError } from '@lomo/tensor';
 import type { Training } from './contents.ts';
 import { pieces } from './contents.ts';
 import type { TrainerState } from './state.ts';
-import { parseState, stateName } from './state.ts';
+import { parseState, stateLimit, stateName } from './state.ts';
 
 /** The optimizer's state in a checkpoint. */
 export const optimizerName = 'optimizer.safetensors';
 /** Bytes of one slice between file and device. */
 const slice = 2 ** 21;
-/** Most bytes of trainer_state.json. */
-const stateLimit = 2 ** 26;
 
 /** The state of a checkpoint folder. Throws CorruptState. */
 export async function readState(folder: string, files: Files = nodeFiles): Promise<TrainerState> {

@@ -42,6 +42,9 @@ export type TrainerState = z.output<typeof schema>;
 
 export const stateName = 'trainer_state.json';
 
+/** Most bytes of it that are read: parsed, it may take fifty times as much. */
+export const stateLimit = 4 * 2 ** 20;
+
 /** Where the file keeps its own SHA-256, taken with zeros in this place. */
 const own = /(?<="sha256": ")[0-9a-f]{64}(?="\n\}\n$)/;
 

@@ -3,6 +3,7 @@ import type { FuzzOptions } from './fuzz.ts';
 import { configs, indexes } from './folders.ts';
 import { headers } from './headers.ts';
 import { json } from './json.ts';
+import { states } from './states.ts';
 
 /** The readers of a model's folder; 20 cases to a round. */
 export const modelFolders: FuzzOptions['targets'] = [
@@ -11,3 +12,6 @@ export const modelFolders: FuzzOptions['targets'] = [
   { target: indexes, share: 1 },
   { target: configs, share: 1 },
 ];
+
+/** The manifest of a checkpoint. */
+export const manifests: FuzzOptions['targets'] = [{ target: states, share: 1 }];

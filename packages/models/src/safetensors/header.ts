@@ -112,7 +112,9 @@ function metadataOf(root: JsonObject, path: string): Readonly<Record<string, str
   const result = Object.create(null) as Record<string, string>;
   if (value === undefined) return result;
   if (!isJsonObject(value)) throw corrupt(path, '__metadata__ is not an object of strings');
-  for (const [key, text] of Object.entries(value)) {
+  const entries = Object.entries(value);
+  if (entries.length > metadataLimit) throw corrupt(path, 'too many entries of __metadata__', { expected: `at most ${metadataLimit}`, found: entries.length });
+  for (const [key, text] of entries) {
     if (typeof text !== 'string') throw corrupt(path, `__metadata__ ${JSON.stringify(key.slice(0, 80))} is not a string`);
     result[key] = text;
   }
