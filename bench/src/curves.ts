@@ -107,7 +107,9 @@ export async function curveOf({ settings, evaluateAt, completions, inF32 }: Curv
 async function lossInF32(session: Session): Promise<number | null> {
   if (session.held === null) return null;
   const { path: folder } = await session.save();
-  const { tokens, maxSegments } = { tokens: session.config.per_device_train_batch_size * session.config.max_seq_length, maxSegments: session.config.per_device_train_batch_size };
+  const { per_device_train_batch_size: size, max_seq_length: length } = session.config;
+  const maxSegments = size === 'auto' ? 1 : size;
+  const tokens = maxSegments * length;
   const capacity = Math.ceil(tokens / 64) * 64;
   const steps = session.held.evalSteps({ capacity, microBatches: 1, packing: session.config.packing });
   const shape = { tokens: capacity, maxSegments: Math.max(steps.maxSegments, maxSegments), maxLength: session.config.max_seq_length };

@@ -193,7 +193,8 @@ program
 program
   .command('plan')
   .description('what a run will need, from the program run without data')
-  .argument('<run.yaml>')
+  .argument('<run.yaml>', "or a model folder: its config.json is enough, settings come as flags")
+  .option('--device <size>', 'memory to hold it against, such as "24 GiB"; default: what is free here')
   .option('--json', 'as JSON')
   .allowUnknownOption()
   .allowExcessArguments()

@@ -99,11 +99,15 @@ test('resume takes settings; one that the weights depend on is named', async () 
 
 test('plan prints what train reserves', async () => {
   const { folder, path } = runFile({ eval_datasets: [{ path: dataFile(7) }] });
-  const planned = JSON.parse((await lomo(['plan', path, '--json'])).out) as { name: string; extent: number }[];
+  const planned = JSON.parse((await lomo(['plan', path, '--json'])).out) as { optimizers: { name: string; extent: number; way: { keeps: boolean } }[]; choices: { name: string; reason: string }[] };
   const { out } = await lomo(['train', path], { cwd: folder });
   const [, kept, recomputed] = /activations .*\(kept ([\d.]+ \w+), recomputed ([\d.]+ \w+)/.exec(out) ?? [];
-  const reserved = (name: string): string => bytes(planned.find((p) => p.name === name)!.extent);
-  expect([reserved('lomo, kept'), reserved('lomo, recomputed')]).toEqual([kept, recomputed]);
+  const [own] = planned.optimizers;
+  expect(own).toMatchObject({ name: 'lomo', way: { keeps: true } });
+  expect(out).toMatch(new RegExp(`^ *memory +${bytes(own!.extent)} planned: `, 'm'));
+  expect(kept).toBe(bytes(own!.extent));
+  expect(planned.choices.find(({ name }) => name === 'activations')!.reason).toContain(`kept ${kept}, recomputed ${recomputed}`);
+  expect(planned.optimizers.map(({ name }) => name)).toEqual(['lomo', 'adalomo', 'adamw', 'sgd']);
 });
 
 test('plan and train say with the same numbers how a global norm is known in time', async () => {

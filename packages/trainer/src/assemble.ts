@@ -6,7 +6,7 @@ import type { Clip, Rule, SpillStore } from '@lomo/optim';
 import { Optimizer } from '@lomo/optim';
 import type { BatchShape, ByteStore, HostBatch, MemoryPlan, Traffic } from '@lomo/parallel';
 import { makePlan, Program, Residency } from '@lomo/parallel';
-import type { Backend, Device } from '@lomo/tensor';
+import type { Accumulation, Backend, Device, HeadForm } from '@lomo/tensor';
 import { LomoError } from '@lomo/tensor';
 import type { RunConfig } from './config.ts';
 
@@ -23,6 +23,9 @@ export interface Blueprint {
   readonly by: JudgedBy;
   /** Whether weights stay on the device, or come and go stage by stage. */
   readonly stages: StagePlace;
+  readonly headForm: HeadForm;
+  /** How micro-batches add up to one gradient. */
+  readonly accumulate: Accumulation;
   /** Room for text: prompt and new tokens; 0 for a run that never generates. */
   readonly generates: { readonly prompt: number; readonly fresh: number };
   readonly evaluates: boolean;
@@ -53,7 +56,7 @@ export interface Assembly {
 
 /** Builds everything that lives as long as the run. */
 export function assemble(device: Device, blueprint: Blueprint, { spill = null, stream = null, offload = null }: Stores = {}): Assembly {
-  const { config, json, families, rule, shape, keeps, by, stages } = blueprint;
+  const { config, json, families, rule, shape, keeps, by, stages, headForm, accumulate } = blueprint;
   if (by === 'file' && spill === null) throw new LomoError('ConfigError', 'clip_by: file needs a file');
   if (config.offload === 'file' && offload === null) throw new LomoError('ConfigError', 'offload: file needs a file');
   const model = createModel(json, device, { families, dtype: config.dtype, maxLength: shape.maxLength, away: stages === 'streamed' });
@@ -76,8 +79,8 @@ export function assemble(device: Device, blueprint: Blueprint, { spill = null, s
   const program = new Program(device, model, {
     ...shape,
     keeps: (stage) => keeps && stage !== last,
-    ...(config.accumulation === 'auto' ? {} : { accumulate: config.accumulation }),
-    ...(config.head_form === 'auto' ? {} : { headForm: config.head_form }),
+    accumulate,
+    headForm,
     ...(residency === null ? {} : { residency }),
     ...(config.offload === 'file' ? { offload: offload! } : {}),
   });
@@ -104,10 +107,14 @@ export function clipOf(config: RunConfig): Clip | null {
 
 /** A plan, and what its step puts aside. */
 export interface RunPlan extends MemoryPlan {
+  /** Numbers that the model has. */
+  readonly parameters: number;
+  /** Name of the stage with the head. */
+  readonly lastStage: string;
   /** Bytes of gradients that one step spills; 0 where nothing is. */
   readonly spilled: number;
   /** Weights that come and go: bytes of them all, and bytes that one step reads and writes; null where they stay. */
-  readonly streamed: (Pick<Traffic, 'read' | 'written'> & { readonly bytes: number }) | null;
+  readonly streamed: (Traffic & { readonly bytes: number }) | null;
   /** Bytes of boundary activations that one step writes, and reads once a pass; 0 where they stay. */
   readonly offloaded: number;
 }
@@ -117,12 +124,20 @@ const dryStore: SpillStore & ByteStore = { write: () => Promise.resolve(), read:
 
 /** Runs the blueprint without data for `backend`: set-up, one step, one evaluation, one text. */
 export async function planRun(backend: Backend, blueprint: Blueprint): Promise<RunPlan> {
-  let [spilled, offloaded] = [0, 0];
+  let [spilled, offloaded, parameters] = [0, 0, 0];
+  let lastStage = '';
   let streamed: RunPlan['streamed'] = null;
   const plan = await makePlan(backend, function* (device) {
     let made: Assembly | null = null;
     const parts = (): Assembly => (made ??= assemble(device, blueprint, { spill: dryStore, stream: dryStore, offload: dryStore }));
-    yield { name: 'setup', run: () => void parts() };
+    yield {
+      name: 'setup',
+      run: () => {
+        const { model } = parts();
+        parameters = model.size;
+        lastStage = model.stages.at(-1)!.name;
+      },
+    };
     const { tokens, maxSegments, microBatches } = blueprint.shape;
     const empty = emptyBatch(tokens, maxSegments);
     const step = { step: 1, seed: 0, lr: 0, batches: Array.from({ length: microBatches }, () => empty) };
@@ -156,7 +171,7 @@ export async function planRun(backend: Backend, blueprint: Blueprint): Promise<R
       };
     }
   });
-  return { ...plan, spilled, streamed, offloaded };
+  return { ...plan, parameters, lastStage, spilled, streamed, offloaded };
 }
 
 /** A micro-batch of nothing: the shape of a plan. */

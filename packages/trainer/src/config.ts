@@ -27,7 +27,7 @@ export const runSchema = z.strictObject({
   max_seq_length: positive.default(2048).describe('longest sample, tokens'),
   overlong: z.enum(['error', 'truncate', 'drop', 'split']).default('error').describe('what happens to longer samples'),
   on_bad_line: z.enum(['fail', 'skip']).default('fail').describe('what happens to lines that cannot be read, and to samples with nothing to train'),
-  per_device_train_batch_size: positive.default(1).describe('sequences of max_seq_length in a micro-batch'),
+  per_device_train_batch_size: z.union([positive, z.literal('auto')]).default(1).describe('sequences of max_seq_length in a micro-batch; auto: rows are packed one by one, and the plan says how many make a micro-batch: equal bits for any'),
   gradient_accumulation_steps: positive.optional().describe('micro-batches in a step'),
   global_batch_size: positive.optional().describe('sequences of max_seq_length in a step; default 16'),
   num_train_epochs: z.number().positive().default(1),
@@ -172,9 +172,13 @@ export function learningRateOf(config: RunConfig): number {
   return rate;
 }
 
-/** Micro-batches a step. Throws ConfigError when the batch arithmetic does not come out even. */
+/** Micro-batches of a step as it is laid out; its rows where `per_device_train_batch_size` is auto. Throws ConfigError when the batch arithmetic does not come out even. */
 export function microBatchesOf(config: RunConfig): number {
   const { per_device_train_batch_size: size, gradient_accumulation_steps: given, global_batch_size: global } = config;
+  if (size === 'auto') {
+    if (given !== undefined) throw new LomoError('ConfigError', 'per_device_train_batch_size: auto splits a step itself; give global_batch_size instead of gradient_accumulation_steps');
+    return global ?? 16;
+  }
   if (given !== undefined) {
     if (global !== undefined && global !== given * size) {
       throw new LomoError('ConfigError', `global_batch_size ${global} is not per_device_train_batch_size ${size} x gradient_accumulation_steps ${given}; give two of the three`);
@@ -219,7 +223,7 @@ function warningsOf(config: RunConfig): string[] {
 }
 
 /** Words that stand for a value of their own, where a wrong one is likely meant for one of them. */
-const words: Readonly<Record<string, readonly string[]>> = { loss_scale: ['none', 'dynamic'], gradient_checkpointing: ['auto', 'true', 'false'] };
+const words: Readonly<Record<string, readonly string[]>> = { loss_scale: ['none', 'dynamic'], gradient_checkpointing: ['auto', 'true', 'false'], per_device_train_batch_size: ['auto'] };
 
 /** What is wrong with a value: what was expected, what was found, what was probably meant. */
 function complaint(issue: z.core.$ZodIssue, value: unknown): string {

@@ -58,9 +58,22 @@ async function inWordsOfRuns<T>(body: () => Promise<T>): Promise<T> {
   }
 }
 
+/** Tokens of a micro-batch of the layout, or of a row where micro-batches are made of rows. */
+function capacityOf({ per_device_train_batch_size: size, max_seq_length: length }: RunConfig) {
+  return { size, capacity: Math.ceil(((size === 'auto' ? 1 : size) * length) / 64) * 64 };
+}
+
+/** The shape of a run whose data are not there: as `openRunData` would lay them out, one sample a row. Packed samples only add their starts. */
+export function shapeWithoutData(config: RunConfig): RunData['shape'] {
+  const { size, capacity } = capacityOf(config);
+  const rows = size === 'auto' ? 1 : size;
+  const padding = capacity > rows * config.max_seq_length ? 1 : 0;
+  return { tokens: capacity, microBatches: microBatchesOf(config), maxSegments: rows + padding, maxLength: config.max_seq_length };
+}
+
 /** Steps of training and evaluation, of one shape. */
 function layOut(config: RunConfig, train: Dataset, held: Dataset | null): RunData {
-  const capacity = Math.ceil((config.per_device_train_batch_size * config.max_seq_length) / 64) * 64;
+  const { capacity, size } = capacityOf(config);
   const microBatches = microBatchesOf(config);
   const span = config.max_steps === undefined ? { epochs: config.num_train_epochs } : { maxSteps: config.max_steps };
   const options = { capacity, microBatches, packing: config.packing, ...span };
@@ -70,7 +83,7 @@ function layOut(config: RunConfig, train: Dataset, held: Dataset | null): RunDat
   const { efficiency } = steps.report();
   const shape = { tokens: capacity, microBatches, maxSegments, maxLength: config.max_seq_length };
   const choices: Choice[] = [
-    { name: 'batch', value: `${microBatches} x ${capacity} tokens a step`, reason: `${(100 * efficiency).toFixed(1)} % of them are data, the rest padding` },
+    { name: 'batch', value: `${microBatches} ${size === 'auto' ? 'rows of' : 'x'} ${capacity} tokens a step`, reason: `${(100 * efficiency).toFixed(1)} % of them are data, the rest padding` },
   ];
   return { train, held, steps, heldSteps: held?.evalSteps({ ...evaluation, maxSegments }) ?? null, shape, choices };
 }

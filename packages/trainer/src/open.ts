@@ -1,26 +1,31 @@
 // Opens a run: data tokenized, memory planned and reserved, weights in place.
+import { join } from 'node:path';
 import { openTokenizer } from '@lomo/data';
 import type { Files, ModelFamily } from '@lomo/models';
-import { builtInFamilies, familyOf, missingFolders, nodeFiles, readConfig, removeEmpty } from '@lomo/models';
+import { builtInFamilies, familyOf, missingFolders, nodeFiles, readConfig, readWhole, removeEmpty } from '@lomo/models';
 import { adalomo, adamw, lomo, sgd } from '@lomo/optim';
 import type { Rule } from '@lomo/optim';
 import { underPlan } from '@lomo/parallel';
-import type { Backend } from '@lomo/tensor';
+import type { Backend, HeadForm } from '@lomo/tensor';
 import { Device, LomoError } from '@lomo/tensor';
-import type { Assembly, Blueprint } from './assemble.ts';
 import { assemble } from './assemble.ts';
-import type { Rates } from './choice.ts';
-import { assertFits, candidatesOf, explain, pick } from './choice.ts';
+import { surveyCheckpoints } from './checkpoint_folders.ts';
+import { choose, explain } from './choice.ts';
 import type { RunConfig } from './config.ts';
 import { suggestion } from './config.ts';
 import { contentBytes, contentsOf, copyFits } from './contents.ts';
 import { openRunData } from './data.ts';
 import { LossScale } from './loss_scale.ts';
+import { nearest, refuse } from './nearest.ts';
 import { bytes } from './quantity.ts';
 import type { Choice } from './session.ts';
 import { freshTokens, rootOf, Session } from './session.ts';
 import type { ScratchFile } from './scratch_file.ts';
 import { openOffloadFile, openSpillFile, openStreamFile } from './scratch_files.ts';
+import type { TrainerState } from './state.ts';
+import { parseState, stateName } from './state.ts';
+import type { Rates, RunBase } from './ways.ts';
+import { joinedShape, Ways } from './ways.ts';
 
 /** Rules by the name `optim` takes. */
 export const builtInRules: readonly Rule[] = [lomo, adalomo(), adamw(), sgd];
@@ -28,7 +33,7 @@ export const builtInRules: readonly Rule[] = [lomo, adalomo(), adamw(), sgd];
 export interface SessionInput {
   readonly config: RunConfig;
   readonly backend: Backend;
-  /** Bytes this run may take; decides whether tapes are kept and where gradients are put aside. */
+  /** Bytes this run may take: the plan chooses by them how it is run. */
   readonly memory: number;
   /** The same as it stands at any time, asked before memory outside the plan is taken: for the copy that a checkpoint is written from. */
   readonly freeMemory?: () => number;
@@ -46,7 +51,10 @@ export interface SessionInput {
   readonly files?: Files;
 }
 
-/** Opens a run: reads, checks, plans, reserves, loads. Nothing is trained yet. The first failing check throws; nothing is left behind. */
+/**
+ * Opens a run: reads, checks, plans, reserves, loads. Nothing is trained yet. The first failing check throws; nothing is left behind. Throws
+ * DoesNotFit, with what would fit, where no way of running fits.
+ */
 export async function openSession(input: SessionInput): Promise<Session> {
   const { config, backend, signal } = input;
   const phase = input.onPhase ?? (() => {});
@@ -65,7 +73,7 @@ export async function openSession(input: SessionInput): Promise<Session> {
     const { train, held } = data;
     phase('planning');
     const rule = ruleOf(config, [...(input.rules ?? []), ...builtInRules]);
-    const blueprint: Omit<Blueprint, 'keeps' | 'by' | 'stages'> = {
+    const base: RunBase = {
       config,
       json,
       families,
@@ -73,13 +81,15 @@ export async function openSession(input: SessionInput): Promise<Session> {
       shape: data.shape,
       generates: { prompt: config.max_seq_length, fresh: freshTokens },
       evaluates: held !== null,
+      formerHead: await formerHead(config, files),
     };
     const { memory, rates } = input;
-    const candidates = await candidatesOf(backend, blueprint, rates);
-    const chosen = pick(candidates, memory);
-    assertFits(chosen, memory);
-    const { plan, keeps, by, stages } = chosen;
-    const choices = explain(config, candidates, { chosen, memory, ...(rates === undefined ? {} : { rates }) });
+    const ways = new Ways(backend, base, rates);
+    const chosen = await choose(ways, memory);
+    const asked = { backend, base, chosen, ...(rates === undefined ? {} : { rates }) };
+    if (!chosen.fits) return refuse(asked, await nearest(asked));
+    const { rows, plan, seconds: _, ...way } = chosen.candidate;
+    const { by, headForm } = way;
     const spilled = by === 'file' ? { folder: config.spill_dir ?? rootOf(config), bytes: plan.spilled } : null;
     const streamFolder = config.stream_dir ?? rootOf(config);
     const opened = async (folder: string, needed: number, open: typeof openSpillFile): Promise<ScratchFile> => {
@@ -94,11 +104,12 @@ export async function openSession(input: SessionInput): Promise<Session> {
       offload: config.offload === 'none' ? null : await opened(streamFolder, plan.offloaded, openOffloadFile),
     };
     const reserved = (device = new Device(backend, { bytes: plan.extent }));
-    const assembly = await underPlan(reserved, plan, { name: 'setup', body: () => assemble(reserved, { ...blueprint, keeps, by, stages }, stores) });
+    const assembly = await underPlan(reserved, plan, { name: 'setup', body: () => assemble(reserved, { ...base, ...way, shape: joinedShape(data.shape, rows) }, stores) });
     const saving = savingChoice(config, { bytes: contentBytes(contentsOf(assembly)), spare: memory - plan.extent });
     const session = new Session({
-      config, assembly, plan, tokenizer, train, held, files, scratch, spilled, heldSteps: data.heldSteps, schedule: data.steps, machine: input.machine ?? {},
-      choices: [...data.choices, ...choices, ...programChoices(assembly), ...scaleChoice(config), saving],
+      config, assembly, plan, tokenizer, train, held, files, scratch, spilled, heldSteps: data.heldSteps, schedule: data.steps, rows,
+      machine: { ...input.machine, head_form: headForm },
+      choices: [...data.choices, ...explain(ways, chosen), ...scaleChoice(config), saving],
       copies: saving.value === 'copy',
       freeMemory: input.freeMemory ?? null,
     });
@@ -115,6 +126,20 @@ export async function openSession(input: SessionInput): Promise<Session> {
   }
 }
 
+/** The form of the head that the run was begun with, which its bits depend on: the plan keeps to it where it can. Null for a run that begins. */
+async function formerHead({ resume_from_checkpoint: wish, ...config }: RunConfig, files: Files): Promise<HeadForm | null> {
+  if (wish === false) return null;
+  const state = typeof wish === 'string' ? await stateOf(wish, files).catch(() => null) : (await surveyCheckpoints(rootOf({ ...config, resume_from_checkpoint: wish }), files)).complete[0]?.state;
+  const former = state?.machine['head_form'];
+  return former === 'chunks' || former === 'tiles' ? former : null;
+}
+
+/** Without the checks of a resume, which come later and say more. */
+async function stateOf(folder: string, files: Files): Promise<TrainerState> {
+  const path = join(folder, stateName);
+  return parseState(new TextDecoder().decode(await readWhole(files, path, 2 ** 26)), path);
+}
+
 /** Whether checkpoints are written from a copy, which the memory that the plan leaves must hold. */
 function savingChoice(config: RunConfig, { bytes: needed, spare }: { readonly bytes: number; readonly spare: number }): Choice & { readonly value: 'copy' | 'weights' } {
   const wish = config.save_from;
@@ -123,20 +148,6 @@ function savingChoice(config: RunConfig, { bytes: needed, spare }: { readonly by
   const value = wish === 'auto' ? (fits ? 'copy' : 'weights') : wish;
   const then = value === 'copy' ? 'training goes on while it is written' : 'training waits while they are written';
   return { name: 'saving from', value, reason: `${wish === 'auto' ? '' : 'as the run asks; '}${then} (${room})` };
-}
-
-function programChoices({ program }: Assembly): Choice[] {
-  const { accumulate, headForm } = program;
-  const reasons = {
-    factors: 'equal bits for any split into micro-batches',
-    buffer: 'micro-batches are whole chunks: equal bits, and less memory than factors',
-    chunks: 'three products; the gradient of the head is held in f32',
-    tiles: 'four products; the gradient of the head never exists whole',
-  };
-  return [
-    ...(program.microBatches > 1 ? [{ name: 'accumulation', value: accumulate, reason: reasons[accumulate] }] : []),
-    { name: 'head', value: headForm, reason: reasons[headForm] },
-  ];
 }
 
 /** What a screen says of the loss scale of a run; nothing where it has none. */

@@ -20,6 +20,7 @@ import { PlannedProgram } from './planned.ts';
 import { tornWeights } from './rejection.ts';
 import { probeFolder } from './probe.ts';
 import { loadChecked, readState, restoreCheckpoint } from './restore.ts';
+import { evaluationRows, joinRows } from './rows.ts';
 import type { TrainerState } from './state.ts';
 import { machineDifferences, settingDifferences } from './state.ts';
 import type { Completion } from './texts.ts';
@@ -47,6 +48,8 @@ export interface SessionParts {
   readonly held: Dataset | null;
   readonly heldSteps: Steps | null;
   readonly schedule: Steps;
+  /** Rows of the schedule that make a micro-batch. */
+  readonly rows: number;
   readonly machine: Readonly<Record<string, string>>;
   readonly files: Files;
   /** The files that gradients, weights or boundary activations wait in. */
@@ -87,6 +90,7 @@ export class Session implements Course {
   private writing: Promise<SavedCheckpoint> | null = null;
   private readonly snapshot: Snapshot | null;
   private readonly freeMemory: (() => number) | null;
+  private readonly rows: number;
   private readonly machine: Readonly<Record<string, string>>;
   private readonly files: Files;
   private readonly scratch: readonly AsyncDisposable[];
@@ -110,6 +114,7 @@ export class Session implements Course {
     this.seed = parts.config.seed;
     this.steps = parts.schedule.length;
     this.lossScale = new LossScale(parts.config.loss_scale);
+    this.rows = parts.rows;
     this.machine = parts.machine;
     this.files = parts.files;
     this.scratch = parts.scratch;
@@ -143,19 +148,16 @@ export class Session implements Course {
   }
 
   async batches(step: number): Promise<StepBatches> {
-    const { batches } = this.schedule.at(step - 1);
+    const batches = joinRows(this.schedule.at(step - 1).batches, this.rows);
     return { batches, samples: batches.map((batch) => batch.samples.map((i) => this.train.where(i))) };
   }
 
   /** Mean loss over the held-out data, or null without any, or where `signal` ends it. */
   async evaluate(signal?: AbortSignal): Promise<number | null> {
     if (this.heldSteps === null) return null;
-    const steps = this.heldSteps;
-    const batches = function* () {
-      for (const step of steps) yield* step.batches.filter((batch) => batch.trained > 0);
-    };
+    const batches = evaluationRows(this.heldSteps, { rows: this.rows, maxLength: this.config.max_seq_length });
     try {
-      return (await this.assembly.program.evaluate(batches(), signal === undefined ? {} : { signal })).loss;
+      return (await this.assembly.program.evaluate(batches, signal === undefined ? {} : { signal })).loss;
     } catch (error) {
       if (signal?.aborted === true && error === signal.reason) return null;
       throw error;

@@ -1,62 +1,100 @@
-// lomo plan: what a run will need, by category, from the program run without data.
-import { openTokenizer } from '@lomo/data';
-import { builtInFamilies, familyOf, readConfig } from '@lomo/models';
-import { builtInRules, candidatesOf, explain, freshTokens, openRunData, pick, ruleOf, scaleChoice } from '@lomo/trainer';
-import type { Choice } from '@lomo/trainer';
-import type { MemoryPlan } from '@lomo/parallel';
-import { categories } from '@lomo/tensor';
-import { openBackend, freeMemory } from '../backends.ts';
-import { loadPlugins } from '../plugins.ts';
-import { bytes, count, percent, screen as openScreen, table, wrapped } from '../screen.ts';
-import { readRun } from '../yaml.ts';
+// lomo plan: what a run will need, by category, from the program run without data; what it would choose; what fits where it does not.
+import type { BatchShape } from '@lomo/parallel';
+import { assumedRates, choose, explain, isJudgedFirst, joinedShape, nearest, scaleChoice, wayOf, Ways } from '@lomo/trainer';
+import type { Choice, Chosen, Nearest, Rates, RunPlan, Way } from '@lomo/trainer';
+import { screen as openScreen } from '../screen.ts';
+import type { PlanDevice } from './plan_device.ts';
+import { planDevice } from './plan_device.ts';
+import { planJson, planLines } from './plan_screen.ts';
+import type { PlanSource } from './plan_source.ts';
+import { openPlanSource } from './plan_source.ts';
 
-/** Prints the plan of `path`: kept tapes beside recomputation, lomo beside the others. */
-export async function plan(path: string, overrides: Readonly<Record<string, unknown>>, options: { readonly json?: boolean }): Promise<void> {
+/** One optimizer's plan, by the way that the run would be run. */
+export interface OptimizerPlan {
+  readonly name: string;
+  readonly plan: RunPlan;
+  readonly way: Way;
+  readonly fits: boolean;
+  /** Of a step, estimated. */
+  readonly seconds: number;
+  /** Whether a step is judged before its first update. */
+  readonly judged: boolean;
+  readonly parameters: number;
+}
+
+/** Everything `lomo plan` knows; the run's own optimizer is the first. */
+export interface PlanReport {
+  readonly model: string;
+  readonly backend: string;
+  readonly dtype: string;
+  /** Of the program: micro-batches as chosen. */
+  readonly shape: BatchShape & { readonly microBatches: number };
+  readonly device: PlanDevice;
+  readonly rates: Rates;
+  readonly optimizers: readonly OptimizerPlan[];
+  readonly choices: readonly Choice[];
+  /** What fits instead, where the run does not. */
+  readonly nearest: readonly Nearest[];
+  readonly notes: readonly string[];
+}
+
+export interface PlanFlags {
+  readonly json?: boolean;
+  /** '24 GiB': what the plan is held against, instead of this machine. */
+  readonly device?: string;
+}
+
+/** Rules that stand beside the run's own. */
+const compared = ['lomo', 'adalomo', 'adamw', 'sgd'];
+
+/** Prints the plan of `path`, a run's file or a model folder. */
+export async function plan(path: string, overrides: Readonly<Record<string, unknown>>, flags: PlanFlags): Promise<void> {
   const screen = openScreen();
-  const { config, renamed, warnings } = await readRun(path, overrides);
-  if (options.json !== true) for (const line of [...renamed, ...warnings.map((warning) => `warning: ${warning}`)]) screen.line(`  ${line}`);
-  const plugins = await loadPlugins(config.plugins);
-  const json = await readConfig(config.model_name_or_path);
-  const { backend, description } = await openBackend(config.backend, { threads: config.threads, ops: plugins.ops });
-  const rules = [...plugins.rules, ...builtInRules];
-  const families = [...plugins.families, ...builtInFamilies];
-  const vocabSize = familyOf(json, families).parseConfig(json).vocabSize;
-  await using tokenizer = await openTokenizer(config.model_name_or_path);
-  // The data decide how many segments a batch holds, so they are read: what is printed is what `lomo train` will reserve.
-  const { shape, held } = await openRunData(config, { tokenizer, vocabSize });
-  ruleOf(config, rules);
-  const made: { readonly name: string; readonly plan: MemoryPlan }[] = [];
-  const memory = freeMemory();
-  let choices: readonly Choice[] = [];
-  for (const optim of [config.optim, ...['lomo', 'adalomo', 'adamw'].filter((name) => name !== config.optim)]) {
-    const rule = rules.find(({ name }) => name === optim);
-    if (rule === undefined) continue;
-    const own = { ...config, optim, gradient_checkpointing: 'auto' as const };
-    const candidates = await candidatesOf(backend, { config: own, json, families, rule, shape, generates: { prompt: config.max_seq_length, fresh: freshTokens }, evaluates: held !== null });
-    // Both ways stand in the table; what the run would choose, it chooses among those that it leaves open.
-    const open = candidates.filter(({ keeps }) => config.gradient_checkpointing === 'auto' || keeps !== config.gradient_checkpointing);
-    const chosen = pick(open, memory);
-    if (optim === config.optim) choices = [...explain(config, open, { chosen, memory }), ...scaleChoice(config)];
-    for (const keeps of [true, false]) made.push({ name: `${optim}, ${keeps ? 'kept' : 'recomputed'}`, plan: candidates.find((c) => c.by === chosen.by && c.keeps === keeps)!.plan });
+  const device = planDevice(flags.device);
+  const source = await openPlanSource(path, overrides);
+  const report = await reportOf(source, device);
+  if (flags.json === true) screen.line(JSON.stringify(plain(report), null, 2));
+  else for (const line of planLines(report, screen.columns)) screen.line(line);
+}
+
+async function reportOf(source: PlanSource, device: PlanDevice): Promise<PlanReport> {
+  const { base, backend, rules } = source;
+  const { config } = base;
+  const own = new Ways(backend, base);
+  const chosen = await choose(own, device.bytes);
+  const optimizers = [optimizerPlan(own, chosen)];
+  for (const name of compared) {
+    const rule = rules.find((r) => r.name === name);
+    if (rule === undefined || name === config.optim) continue;
+    const ways = new Ways(backend, { ...base, rule, config: { ...config, optim: name } });
+    const way = wayOf(chosen.candidate);
+    const candidate = await ways.candidate({ ...way, by: ways.by.includes(way.by) ? way.by : ways.by[0]! });
+    optimizers.push(optimizerPlan(ways, { candidate, fits: candidate.plan.extent <= device.bytes }));
   }
-  if (options.json === true) {
-    screen.line(JSON.stringify(made.map(({ name, plan: p }) => ({ name, extent: p.extent, peak: p.peak, byCategory: p.byCategory, atPeak: p.atPeak, flops: Object.fromEntries(p.flops) })), null, 2));
-    return;
-  }
-  screen.line(`${config.model_name_or_path} on ${description}`);
-  screen.line(`${shape.microBatches} x ${count(shape.tokens)} tokens a step, ${config.dtype}; bytes live at the peak\n`);
-  const used = categories.filter((c) => made.some(({ plan: p }) => p.atPeak[c] > 0));
-  screen.line(
-    table([
-      ['', ...made.map(({ name }) => name)],
-      ...used.map((c) => [c, ...made.map(({ plan: p }) => bytes(p.atPeak[c]))]),
-      ['peak', ...made.map(({ plan: p }) => bytes(p.peak))],
-      ['fragmentation', ...made.map(({ plan: p }) => bytes(p.extent - p.peak))],
-      ['reserved', ...made.map(({ plan: p }) => bytes(p.extent))],
-      ['of what is free', ...made.map(({ plan: p }) => percent(p.extent / memory))],
-      ['GFLOP a step', ...made.map(({ plan: p }) => ((p.flops.get('step') ?? 0) / 1e9).toFixed(1))],
-    ]),
-  );
-  screen.line('');
-  for (const { name, value, reason } of choices) screen.line(wrapped(`${name} ${value}: ${reason}`, { columns: screen.columns, indent: 2 }));
+  return {
+    model: config.model_name_or_path,
+    backend: source.description,
+    dtype: config.dtype,
+    shape: joinedShape(base.shape, chosen.candidate.rows),
+    device,
+    rates: assumedRates,
+    optimizers,
+    choices: [...explain(own, chosen), ...scaleChoice(config)],
+    nearest: chosen.fits ? [] : await nearest({ backend, base, chosen }),
+    notes: source.notes,
+  };
+}
+
+function optimizerPlan(ways: Ways, { candidate, fits }: Pick<Chosen, 'candidate' | 'fits'>): OptimizerPlan {
+  const { config } = ways.base;
+  const { plan: made, seconds } = candidate;
+  return { name: config.optim, plan: made, way: wayOf(candidate), fits, seconds, judged: isJudgedFirst(config), parameters: made.parameters };
+}
+
+function plain({ optimizers, device, ...report }: PlanReport): Record<string, unknown> {
+  return {
+    ...report,
+    device: { bytes: device.bytes, named: device.named },
+    optimizers: optimizers.map(({ plan: p, ...rest }) => ({ ...rest, ...planJson(p) })),
+  };
 }
