@@ -11,7 +11,7 @@ import { Disk } from './disk.ts';
 import type { Draw } from './draw.ts';
 
 /** Thrown by every file call once the power is gone. */
-class PowerLoss extends Error {}
+export class PowerLoss extends Error {}
 
 /** What a saver may do wrong, to see that the trial notices. */
 export type Sabotage = 'none' | 'no sync at all' | 'files not synced' | 'folders not synced' | 'removes before it renames';
@@ -161,9 +161,10 @@ export function sabotaged(files: Files, sabotage: Sabotage): Files {
   }
 }
 
-/** Also where the error has been given the file layer's own words. */
+/** Also where the error has been given the file layer's own words, or where closing a file failed as well. */
 export function isPowerLoss(error: unknown): boolean {
-  return error instanceof PowerLoss || (error instanceof Error && error.cause !== undefined && isPowerLoss(error.cause));
+  if (!(error instanceof Error)) return false;
+  return error instanceof PowerLoss || isPowerLoss(error.cause) || ('error' in error && isPowerLoss(error.error));
 }
 
 /** A life for every seed from `first` on, until there were `crashes`; what went wrong in them. */
