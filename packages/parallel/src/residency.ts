@@ -167,8 +167,10 @@ export class Residency implements Residence {
 
   private put(stage: number): void {
     const room = this.room(stage);
-    this.updating = true;
-    room.stored = this.carrier.deliver(this.parcels(this.layouts[stage]!, room.block));
+    const layout = this.layouts[stage]!;
+    const changed = layout.places.filter(({ parameter }) => parameter.trainable);
+    this.updating ||= changed.length > 0;
+    room.stored = this.carrier.deliver(this.parcels({ ...layout, places: changed }, room.block));
   }
 
   private async release(stage: number): Promise<void> {

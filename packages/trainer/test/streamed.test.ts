@@ -10,6 +10,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import type { FitEvent, RunInput, Session } from '../src/index.ts';
 import { fit, listCheckpoints } from '../src/index.ts';
 import { modelFolder } from '../../../tools/tiny/folder.ts';
+import { openPoisoned } from './poisoned.ts';
 import { open } from './tiny.ts';
 
 const sessions: Session[] = [];
@@ -51,26 +52,29 @@ const said = ({ choices }: Session, what: string): string => {
 
 const runs: readonly (readonly [string, Partial<RunInput>])[] = [
   ['lomo, a second backward', { optim: 'lomo', clip_mode: 'global', max_grad_norm: 0.2, clip_by: 'two-pass' }],
-  ['adalomo, bf16, spilled into a file, held-out data', { optim: 'adalomo', dtype: 'bf16', clip_mode: 'global', max_grad_norm: 0.2, clip_by: 'file' }],
+  ['adalomo, bf16, spilled into a file', { optim: 'adalomo', dtype: 'bf16', clip_mode: 'global', max_grad_norm: 0.2, clip_by: 'file' }],
   ['adamw, tapes kept', { optim: 'adamw', learning_rate: 0.01, gradient_checkpointing: false }],
 ];
 
-describe.each(runs)('%s', (_, changes) => {
-  test('ends in the bits of a resident run, and resumes to them in the other place', async () => {
-    const resident = await opened(changes);
-    const expected = await finished(resident);
-    const offload = changes.gradient_checkpointing === false ? 'none' : 'file';
-    expect(await finished(await opened({ ...changes, ...sameModel(resident), stages: 'streamed', offload }))).toBe(expected);
-    const folder = mkdtempSync(join(tmpdir(), 'lomo-streamed-'));
-    for (const [before, stages] of (['streamed', 'resident', 'streamed'] as const).entries()) {
-      const session = await opened({ ...changes, ...sameModel(resident), output_dir: folder, stages, save_steps: 1 });
-      await session.restore();
-      expect(session.done).toBe(before);
-      const controller = new AbortController();
-      for await (const event of fit(session, { signal: controller.signal })) if (event.kind === 'step') controller.abort();
-      if (session.done === 3) expect(await digest(session)).toBe(expected);
-    }
-  });
+test.each(runs)('%s: ends in the bits of a resident run', async (_, changes) => {
+  const resident = await opened(changes);
+  const offload = changes.gradient_checkpointing === false ? 'none' : 'file';
+  expect(await finished(await opened({ ...changes, ...sameModel(resident), stages: 'streamed', offload }))).toBe(await finished(resident));
+});
+
+test('a run resumes to the same bits in the other place, and back', async () => {
+  const [, changes] = runs[1]!;
+  const resident = await opened(changes);
+  const expected = await finished(resident);
+  const folder = mkdtempSync(join(tmpdir(), 'lomo-streamed-'));
+  for (const [before, stages] of (['streamed', 'resident', 'streamed'] as const).entries()) {
+    const session = await opened({ ...changes, ...sameModel(resident), output_dir: folder, stages });
+    await session.restore();
+    expect(session.done).toBe(before);
+    const controller = new AbortController();
+    for await (const event of fit(session, { signal: controller.signal })) if (event.kind === 'step') controller.abort();
+    if (session.done === 3) expect(await digest(session)).toBe(expected);
+  }
 });
 
 test('evaluation and text are those of a resident run', async () => {
@@ -84,6 +88,18 @@ test('evaluation and text are those of a resident run', async () => {
     return found;
   };
   expect(await texts(away)).toEqual(await texts(here));
+});
+
+test('a step torn by a gradient that is not finite goes back to the checkpoint, whose weights go into the file, and is skipped', async () => {
+  const ill = async (stages: 'resident' | 'streamed'): Promise<Session> => {
+    const session = await openPoisoned({ kind: 'gradient', sick: (step) => step === 3 }, { max_steps: 4, per_device_train_batch_size: 1, save_steps: 2, stages, ...(sessions[0] === undefined ? {} : sameModel(sessions[0])) });
+    sessions.push(session);
+    return session;
+  };
+  const [here, away] = [await ill('resident'), await ill('streamed')];
+  const kinds = async (session: Session): Promise<string[]> => (await events(session)).flatMap((e) => (e.kind === 'saved' ? [] : [`${e.kind} ${e.step}`]));
+  expect(await kinds(away)).toEqual(await kinds(here));
+  expect([await digest(away), [...away.skipped]]).toEqual([await digest(here), [3]]);
 });
 
 describe('the choice', () => {
