@@ -1,12 +1,17 @@
 // The page of `lomo plan --html`: alone in the world, its data the plan's, names of others nothing but text, small however long the step.
 import { createHash } from 'node:crypto';
+import { mkdtempSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { createModel } from '@lomo/models';
 import { adamw, lomo, Optimizer, optimOps } from '@lomo/optim';
 import type { Rule } from '@lomo/optim';
 import type { MemoryPlan } from '@lomo/parallel';
 import { blockWords, makePlan, peakOf, placeWords, Program } from '@lomo/parallel';
 import { alignment, categories, ReferenceBackend, tensorOps } from '@lomo/tensor';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
+import { modelFolder } from '../../../tools/tiny/folder.ts';
+import { plan as planVerb } from '../src/commands/plan.ts';
 import type { PlanPage } from '../src/commands/plan_page.ts';
 import { planPage } from '../src/commands/plan_page.ts';
 import type { PageRun } from '../src/commands/plan_page_data.ts';
@@ -138,4 +143,20 @@ test('a long step is sampled: the page does not grow with it, and its peak stays
   expect(run.samples.x.length).toBeLessThanOrEqual(2 * stretches);
   expect(page.length).toBeLessThan(400_000);
   expect(tensorsOf(run, dataOf(page).texts).filter((t) => t.first <= run.peakSample && run.peakSample < t.end).reduce((sum, { bytes }) => sum + bytes, 0)).toBe(plan.peak);
+});
+
+test('lomo plan --html writes the plans that --json tells, the run itself first, and both say what the process will come to', async () => {
+  const html = join(mkdtempSync(join(tmpdir(), 'lomo-page-')), 'plan.html');
+  const written: string[] = [];
+  const spy = vi.spyOn(process.stdout, 'write').mockImplementation((text) => written.push(String(text)) > 0);
+  try {
+    await planVerb(modelFolder(), { max_seq_length: 16, backend: 'reference', optim: 'adalomo' }, { json: true, html, device: '1 GiB' });
+  } finally {
+    spy.mockRestore();
+  }
+  const told = JSON.parse(written.join('')) as { optimizers: readonly { name: string; extent: number; peak: number }[]; process: { total: number; start: number } };
+  const { runs } = dataOf(readFileSync(html, 'utf8'));
+  expect(runs.map(({ name, extent, peak, chosen }) => ({ name: name.split(',')[0], extent, peak, chosen }))).toEqual(told.optimizers.map(({ name, extent, peak }, i) => ({ name, extent, peak, chosen: i === 0 })));
+  expect(runs.map(({ name }) => name.split(',')[0])).toEqual(['adalomo', 'lomo', 'adamw', 'sgd']);
+  expect(told.process.total).toBeGreaterThan(told.process.start + told.optimizers[0]!.extent);
 });

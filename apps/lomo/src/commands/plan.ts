@@ -1,10 +1,12 @@
 // lomo plan: what a run will need, by category, from the program run without data; what it would choose; what fits where it does not.
 import type { BatchShape } from '@lomo/parallel';
-import { assumedRates, choose, explain, isJudgedFirst, joinedShape, nearest, scaleChoice, wayOf, Ways } from '@lomo/trainer';
-import type { Choice, Chosen, Nearest, Rates, RunPlan, Way } from '@lomo/trainer';
-import { screen as openScreen } from '../screen.ts';
+import { assumedRates, choose, expectedProcess, explain, isJudgedFirst, joinedShape, nearest, scaleChoice, wayOf, Ways } from '@lomo/trainer';
+import type { Choice, Chosen, ExpectedProcess, Nearest, Rates, RunPlan, Way } from '@lomo/trainer';
+import { count, screen as openScreen } from '../screen.ts';
 import type { PlanDevice } from './plan_device.ts';
 import { planDevice } from './plan_device.ts';
+import type { PlanPage } from './plan_page.ts';
+import { writePlanPage } from './plan_page.ts';
 import { planJson, planLines } from './plan_screen.ts';
 import type { PlanSource } from './plan_source.ts';
 import { openPlanSource } from './plan_source.ts';
@@ -31,6 +33,8 @@ export interface PlanReport {
   readonly shape: BatchShape & { readonly microBatches: number };
   readonly device: PlanDevice;
   readonly rates: Rates;
+  /** What the whole process of the run will come to on this machine. */
+  readonly process: ExpectedProcess;
   readonly optimizers: readonly OptimizerPlan[];
   readonly choices: readonly Choice[];
   /** What fits instead, where the run does not. */
@@ -42,6 +46,8 @@ export interface PlanFlags {
   readonly json?: boolean;
   /** '24 GiB': what the plan is held against, instead of this machine. */
   readonly device?: string;
+  /** File of the page to write. */
+  readonly html?: string;
 }
 
 /** Rules that stand beside the run's own. */
@@ -55,6 +61,18 @@ export async function plan(path: string, overrides: Readonly<Record<string, unkn
   const report = await reportOf(source, device);
   if (flags.json === true) screen.line(JSON.stringify(plain(report), null, 2));
   else for (const line of planLines(report, screen.columns)) screen.line(line);
+  if (flags.html === undefined) return;
+  await writePlanPage(flags.html, pageOf(report));
+  if (flags.json !== true) screen.line(`  ${flags.html}: the memory of a step, to be opened in a browser`);
+}
+
+function pageOf({ model, backend, dtype, shape, device, optimizers }: PlanReport): PlanPage {
+  return {
+    title: model,
+    facts: [backend, `${shape.microBatches} x ${count(shape.tokens)} tokens a step, ${dtype}`],
+    limit: device,
+    runs: optimizers.map(({ name, plan: made, way }, i) => ({ name: `${name}, ${way.keeps ? 'kept' : 'recomputed'}`, plan: made, chosen: i === 0 })),
+  };
 }
 
 async function reportOf(source: PlanSource, device: PlanDevice): Promise<PlanReport> {
@@ -62,6 +80,8 @@ async function reportOf(source: PlanSource, device: PlanDevice): Promise<PlanRep
   const { config } = base;
   const own = new Ways(backend, base);
   const chosen = await choose(own, device.bytes);
+  // Now, when this process has opened and planned what the run's own would have.
+  const expected = expectedProcess(chosen.candidate.plan.extent);
   const optimizers = [optimizerPlan(own, chosen)];
   for (const name of compared) {
     const rule = rules.find((r) => r.name === name);
@@ -78,6 +98,7 @@ async function reportOf(source: PlanSource, device: PlanDevice): Promise<PlanRep
     shape: joinedShape(base.shape, chosen.candidate.rows),
     device,
     rates: assumedRates,
+    process: expected,
     optimizers,
     choices: [...explain(own, chosen), ...scaleChoice(config)],
     nearest: chosen.fits ? [] : await nearest({ backend, base, chosen }),

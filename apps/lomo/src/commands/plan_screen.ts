@@ -14,7 +14,7 @@ const listed = 12;
 
 /** The lines of a report for a terminal of `columns`; null: no terminal, no wrapping. */
 export function planLines(report: PlanReport, columns: number | null): string[] {
-  const { model, backend, shape, dtype, device, optimizers, choices, nearest, notes, rates } = report;
+  const { model, backend, shape, dtype, device, optimizers, choices, nearest, notes, rates, process: whole } = report;
   const own = optimizers[0]!;
   const fold = (text: string, indent = 2): string => wrapped(text, { columns, indent });
   return [
@@ -27,6 +27,7 @@ export function planLines(report: PlanReport, columns: number | null): string[] 
     '',
     ...choiceLines(choices, fold),
     fold(`  times are estimates at ${rates.flops / 1e9} GFLOP/s, memory ${rates.memory / 1e9} GB/s, disk ${rates.disk / 1e9} GB/s`),
+    fold(`  the whole process is expected to come to ${bytes(whole.total)}: ${bytes(whole.start)} before the arena, and ${bytes(whole.growth)} that training adds`),
     ...verdict(own, { device, nearest, fold }),
   ];
 }
