@@ -48,7 +48,9 @@ export const indexes: Target = {
         const outcome = await laterOutcomeOf(async () => {
           await using checkpoint = await openCheckpoint('/model', { files: memoryFiles(files) });
           promise(checkpoint.fileNames.every((name) => files.has(name)), () => `opened ${checkpoint.fileNames.join()}`);
-          promise([...checkpoint.tensors.keys()].every((name) => tensors.some((t) => t.name === name)), () => 'a tensor of no shard');
+          const said = JSON.parse(new TextDecoder().decode(bytes)) as { weight_map: Readonly<Record<string, string>> };
+          promise(JSON.stringify([...checkpoint.tensors.keys()].toSorted()) === JSON.stringify(Object.keys(said.weight_map).toSorted()), () => `tensors ${[...checkpoint.tensors.keys()].join()} are not those of the index`);
+          for (const [name, { file }] of checkpoint.tensors) promise(file.path === `/model/${said.weight_map[name]!}`, () => `${name} was taken from ${file.path}`);
         }, ['CorruptFile', 'CorruptJson', 'OutsideFolder', 'MissingShard', 'TooMany', 'TooLarge']);
         promise(!valid || outcome === 'accepted' || fields.length === 2, () => 'a valid index was refused');
         return outcome;

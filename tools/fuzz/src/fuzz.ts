@@ -17,6 +17,8 @@ const heapBytes = 256 * 1024;
 const heapPerByte = 256;
 /** Every how manyth case has its heap measured. */
 const measured = 64;
+/** Cases of so many bytes are alike; the few larger ones, up to headers of 100 MB, have their budgets and would hide the others in a report. */
+const smallBytes = 2 ** 16;
 /** What no case may reach: the watchdog ends the process there. */
 const limits = { seconds: 20, bytes: 1.5 * 2 ** 30 };
 
@@ -36,9 +38,9 @@ export interface Progress {
   readonly seconds: number;
   readonly accepted: number;
   readonly refused: number;
-  /** Milliseconds of the slowest case that was within its budget. */
+  /** Milliseconds of the slowest case of up to `smallBytes` that was within its budget. */
   readonly slowestMs: number;
-  /** Most heap one measured case took, bytes. */
+  /** Most heap that one measured case of up to `smallBytes` took, bytes. */
   readonly heap: number;
   /** Of the process, bytes. */
   readonly rss: number;
@@ -76,9 +78,14 @@ export async function fuzz(options: FuzzOptions): Promise<Progress> {
         const one = target.make(new Dice(seed, index));
         const before = index % measured === 0 ? getHeapStatistics().used_heap_size : 0;
         const timed = await time(one);
-        if (before > 0) heap = Math.max(heap, heapOf(one, getHeapStatistics().used_heap_size - before));
+        const isSmall = sizeOf(one) <= smallBytes;
+        if (before > 0) {
+          const grown = await heapOf(one, getHeapStatistics().used_heap_size - before);
+          if (isSmall) heap = Math.max(heap, grown);
+        }
         counts[t]![timed.outcome]++;
-        slowestMs = Math.max(slowestMs, timed.ms > budgetMs(one) ? await again(one) : timed.ms);
+        const ms = timed.ms > budgetMs(one) ? await again(one) : timed.ms;
+        if (isSmall) slowestMs = Math.max(slowestMs, ms);
       } catch (error) {
         throw new Violation(`${target.name} case ${index} of seed ${seed}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
       }
@@ -125,9 +132,16 @@ async function again(one: Case): Promise<number> {
   return best;
 }
 
-function heapOf(one: Case, grown: number): number {
+/** The first case also pays for what the engine compiles, so that one over its budget is measured again. */
+async function heapOf(one: Case, grown: number): Promise<number> {
   const allowed = heapBytes + heapPerByte * sizeOf(one);
-  // A collection in between makes it less, never more.
-  if (grown > allowed) throw new Violation(`${grown} bytes of heap for ${sizeOf(one)} bytes; allowed are ${allowed}`);
-  return grown;
+  let least = grown;
+  for (let i = 0; i < retries && least > allowed; i++) {
+    const before = getHeapStatistics().used_heap_size;
+    await one.run();
+    // A collection in between makes it less, never more.
+    least = Math.min(least, getHeapStatistics().used_heap_size - before);
+  }
+  if (least > allowed) throw new Violation(`${least} bytes of heap for ${sizeOf(one)} bytes, ${retries} times over; allowed are ${allowed}`);
+  return least;
 }
