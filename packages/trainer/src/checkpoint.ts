@@ -5,7 +5,7 @@ import { ensureFolder, nodeFiles, writeModel, writeSafetensors, writeWhole } fro
 import { LomoError } from '@lomo/tensor';
 import { checkpointName, partialOf, replacedOf, rotate, tidy } from './checkpoint_folders.ts';
 import type { Contents, Training } from './contents.ts';
-import { contentsOf } from './contents.ts';
+import { contentsOf, finite } from './contents.ts';
 import { optimizerName } from './restore.ts';
 import type { TrainerState } from './state.ts';
 import { stateBytes, stateName } from './state.ts';
@@ -32,7 +32,8 @@ export interface SavedCheckpoint {
 
 /**
  * Saves into `<root>/step-N`. When it returns, the checkpoint survives a power loss. Whatever happens before, every checkpoint that was
- * there still is, the one of the same step included; older ones are removed only afterwards.
+ * there still is, the one of the same step included; older ones are removed only afterwards. Throws FileError with path and errno, and
+ * NonFiniteWeight.
  */
 export async function saveCheckpoint(training: Training, root: string, options: SaveOptions): Promise<SavedCheckpoint> {
   const { files = nodeFiles, from, keep } = options;
@@ -45,7 +46,7 @@ export async function saveCheckpoint(training: Training, root: string, options: 
   try {
     const { weights, optimizer } = options.contents ?? contentsOf(training);
     // A model that was itself a checkpoint brings the state of another run.
-    const written = (await writeModel(training.model, partial, { from, files, sources: weights })).filter((file) => file.name !== stateName);
+    const written = (await writeModel(training.model, partial, { from, files, sources: weights.map(finite) })).filter((file) => file.name !== stateName);
     if (optimizer.length > 0) written.push(await writeSafetensors(join(partial, optimizerName), optimizer, { files }));
     const state: TrainerState = {
       ...options.state,

@@ -15,7 +15,7 @@ export interface Training {
   readonly optimizer: Optimizer;
 }
 
-/** The tensors of a checkpoint. A weight that is not finite makes its source throw 'NonFiniteWeight'. */
+/** The tensors of a checkpoint. */
 export interface Contents {
   readonly weights: readonly TensorSource[];
   readonly optimizer: readonly TensorSource[];
@@ -34,7 +34,7 @@ export function contentsOf({ device, model, optimizer }: Training): Contents {
       }
     },
   }));
-  return { weights: modelSources(model).map(finite), optimizer: state };
+  return { weights: modelSources(model), optimizer: state };
 }
 
 /** Bytes of all tensors. */
@@ -91,8 +91,8 @@ export function* pieces(tensor: Tensor, bytes: number): Generator<Tensor, undefi
 /** Bits of an exponent that is all ones: infinity or no number. */
 const exponents: Readonly<Partial<Record<TensorSource['dtype'], number>>> = { F32: 0x7f800000, BF16: 0x7f80, F16: 0x7c00 };
 
-/** The same source; it throws 'NonFiniteWeight' when it comes to a number that is not finite. */
-function finite(source: TensorSource): TensorSource {
+/** The same source; it throws LomoError 'NonFiniteWeight' when it comes to a number that is not finite. */
+export function finite(source: TensorSource): TensorSource {
   const mask = exponents[source.dtype];
   if (mask === undefined) return source;
   return {
