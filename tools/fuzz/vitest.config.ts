@@ -2,4 +2,4 @@
 import { mergeConfig } from 'vitest/config';
 import { shared } from '../../vitest.shared.ts';
 
-export default mergeConfig(shared, { test: { execArgv: ['--max-old-space-size=512'] } });
+export default mergeConfig(shared, { test: { execArgv: ['--max-old-space-size=512'], testTimeout: 600_000 } });

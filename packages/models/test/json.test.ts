@@ -14,6 +14,10 @@ describe('parseJson', () => {
     );
   });
 
+  it('reads a pair of surrogates that is written as two escapes', () => {
+    expect(parse('"\\ud83d\\udca5"')).toBe('💥');
+  });
+
   it('keeps keys such as __proto__ as plain keys', () => {
     const value = parse('{"__proto__": {"polluted": 1}, "constructor": 2}') as Record<string, unknown>;
     expect(Object.keys(value)).toEqual(['__proto__', 'constructor']);
@@ -36,6 +40,9 @@ describe('parseJson', () => {
     ['{"a": NaN}', /expected a value/],
     ['{\n\n  "a": ?}', /x\.json:3:8/],
     ['', /expected a value/],
+    ['"\\ud83d"', /lone surrogate/],
+    ['{"a\\udc00": 1}', /lone surrogate/],
+    [`{"${'k'.repeat(5000)}": 1, "${'k'.repeat(5000)}": 2}`, /duplicate key "k{80}"$/],
   ])('refuses %j', (text, message) => {
     expect(() => parse(text)).toThrow(message);
   });
@@ -43,6 +50,8 @@ describe('parseJson', () => {
   it('caps depth and values, and refuses bad UTF-8', () => {
     expect(() => parse('['.repeat(100_000))).toThrow(/nested deeper than 32/);
     expect(() => parse('[1,2,3]', { values: 3 })).toThrow(/more than 3 values/);
+    expect(() => parse('[[],{},[]]', { containers: 3 })).toThrow(/x\.json:1:8: more than 3 arrays and objects/);
+    expect(parse('[[],{},1]', { containers: 3, depth: 2, values: 4 })).toEqual([[], {}, 1]);
     expect(() => parseJson(Uint8Array.of(0x22, 0xff, 0x22), 'x.json')).toThrow(/not valid UTF-8/);
   });
 });
