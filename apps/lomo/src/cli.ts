@@ -35,6 +35,7 @@ const range = (text: string): { from: number; to: number } => {
 };
 const threads = new Option('--threads <n>', 'processor threads; default: the cores this process may use').argParser(integer);
 const listed = (value: string, before: readonly string[]): readonly string[] => [...before, value];
+const streamDir = new Option('--stream-dir <folder>', 'weights come stage by stage from a file there: for a model larger than memory');
 const plugin = new Option('--plugin <module>', 'a module that brings a model family; may be given several times').argParser(listed).default([], 'none');
 const dtype = new Option('--dtype <name>', 'what weights are kept in; bf16 and f16 halve their memory, f16 computes in f32').choices(['f32', 'bf16', 'f16']).default('f32');
 const backend = new Option('--backend <name>', 'cpu, or reference (slow: the definition)').choices(['cpu', 'reference']).default('cpu');
@@ -147,6 +148,7 @@ program
   .addOption(threads)
   .addOption(backend)
   .addOption(dtype)
+  .addOption(streamDir)
   .addOption(plugin)
   .option('--json', 'one line of JSON')
   .addHelpText('after', examples(['lomo eval runs/run/step-000300 --data test.jsonl', 'loss, perplexity, exact matches'], ['lomo eval my-model --data test.jsonl --samples 0 --json', 'the loss alone, for a script']))
@@ -165,6 +167,7 @@ program
   .addOption(threads)
   .addOption(backend)
   .addOption(dtype)
+  .addOption(streamDir)
   .addOption(plugin)
   .addHelpText('after', examples(['lomo generate runs/run/step-000300 --prompt "Once upon a time"', 'the likeliest text'], ['lomo generate my-model --prompt "Q: " --temperature 0.8 --top-p 0.9 --seed 1', 'drawn; the same seed, the same text']))
   .action(async (folder: string, flags) => (await import('./commands/generate.ts')).generate(folder, flags));

@@ -5,14 +5,14 @@ import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { cpu } from '@lomo/cpu';
-import { initialiseAnywhere, modelSources, nodeFiles } from '@lomo/models';
-import { adalomo, adamw, lomo, sgd } from '@lomo/optim';
+import { createModel, initialiseAnywhere, modelSources, nodeFiles } from '@lomo/models';
+import { adalomo, adamw, lomo, Optimizer, sgd } from '@lomo/optim';
 import type { Clip, Rule } from '@lomo/optim';
 import type { MemoryPlan } from '@lomo/parallel';
-import { makePlan, underPlan } from '@lomo/parallel';
+import { makePlan, Program, Residency, underPlan } from '@lomo/parallel';
 import { Device } from '@lomo/tensor';
 import type { ScratchFile } from '@lomo/trainer';
-import { openOffloadFile, openSpillFile, openStreamFile } from '@lomo/trainer';
+import { emptyBatch, openOffloadFile, openSpillFile, openStreamFile } from '@lomo/trainer';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { SmallOptions } from './small.ts';
 import { cut, small, smallSeed } from './small.ts';
@@ -72,6 +72,35 @@ describe('streamed = resident; in 16 rows of an orthogonal array every two setti
     const streamed = { ...resident, stream: files[0]!, ...(way % 2 === 1 ? { offload: files[1]! } : {}) };
     expect(await digest(streamed)).toBe(await digest(resident));
   });
+});
+
+/** LLaMA-65B's config.json: 65.3e9 numbers, 121.6 GiB in bf16. */
+const llama65b = {
+  model_type: 'llama', architectures: ['LlamaForCausalLM'], hidden_size: 8192, intermediate_size: 22016, num_hidden_layers: 80, num_attention_heads: 64,
+  num_key_value_heads: 64, vocab_size: 32000, max_position_embeddings: 2048, rms_norm_eps: 1e-6, rope_theta: 10000, hidden_act: 'silu', tie_word_embeddings: false,
+};
+
+test('the plan of LLaMA-65B, bf16, 8 x 1024 tokens: streamed and offloaded in under 8.5 GiB, each weight read twice and written once', async () => {
+  const store = { read: async () => {}, write: async () => {} };
+  let program: Program | null = null;
+  const plan = await makePlan(backend, function* (device) {
+    let optimizer: Optimizer | null = null;
+    yield {
+      name: 'setup',
+      run: () => {
+        const model = createModel(llama65b, device, { dtype: 'bf16', away: true });
+        optimizer = new Optimizer(device, model.parameters, { rule: lomo });
+        const residency = new Residency(device, model, store);
+        program = new Program(device, model, { tokens: 1024, maxSegments: 8, maxLength: 1024, microBatches: 8, headForm: 'tiles', residency, offload: store });
+      },
+    };
+    const batches = Array.from({ length: 8 }, () => emptyBatch(1024, 8));
+    yield { name: 'step', run: async () => void (await program!.run({ step: 1, seed: 0, lr: 0, batches, passes: optimizer!.passes })) };
+  });
+  const gibibyte = 2 ** 30;
+  expect(plan.extent / gibibyte).toBeLessThan(8.5);
+  const { read, written } = program!.residency!.traffic;
+  expect([Math.round(written / gibibyte), Math.round(read / gibibyte)]).toEqual([122, 241]);
 });
 
 describe('memory', () => {

@@ -120,7 +120,7 @@ export interface RunPlan extends MemoryPlan {
 }
 
 /** Takes bytes and gives zeros: a plan's. */
-const dryStore: SpillStore & ByteStore = { write: () => Promise.resolve(), read: () => Promise.resolve() };
+export const dryStore: SpillStore & ByteStore = { write: () => Promise.resolve(), read: () => Promise.resolve() };
 
 /** Runs the blueprint without data for `backend`: set-up, one step, one evaluation, one text. */
 export async function planRun(backend: Backend, blueprint: Blueprint): Promise<RunPlan> {

@@ -2,13 +2,15 @@
 import type { Tokenizer } from '@lomo/data';
 import { openTokenizer } from '@lomo/data';
 import type { LanguageModel, ModelFamily } from '@lomo/models';
-import { builtInFamilies, createModel, generate, readConfig } from '@lomo/models';
-import type { BatchShape, MemoryPlan } from '@lomo/parallel';
-import { makePlan, Program } from '@lomo/parallel';
+import { builtInFamilies, createModel, generate, nodeFiles, readConfig } from '@lomo/models';
+import type { BatchShape, ByteStore, MemoryPlan } from '@lomo/parallel';
+import { makePlan, Program, Residency } from '@lomo/parallel';
 import type { Backend, DType } from '@lomo/tensor';
 import { Device } from '@lomo/tensor';
-import { emptyBatch } from './assemble.ts';
+import { dryStore, emptyBatch } from './assemble.ts';
 import { loadChecked } from './restore.ts';
+import type { ScratchFile } from './scratch_file.ts';
+import { openStreamFile } from './scratch_files.ts';
 
 export interface InferenceOptions {
   readonly backend: Backend;
@@ -18,6 +20,8 @@ export interface InferenceOptions {
   readonly text: { readonly prompt: number; readonly fresh: number };
   /** Shape of evaluation batches, where losses are wanted. */
   readonly batch?: BatchShape;
+  /** For a model larger than memory: weights are put into a nameless file in this folder and come from there stage by stage; equal bits. */
+  readonly streamDir?: string;
 }
 
 export interface OpenedModel extends AsyncDisposable {
@@ -30,18 +34,22 @@ export interface OpenedModel extends AsyncDisposable {
 
 /** Opens a Hugging Face folder; where it is a checkpoint, every file but the optimizer's state is compared with its manifest. Reserves what one evaluation and one text of the given lengths need, no more. */
 export async function openModel(folder: string, options: InferenceOptions): Promise<OpenedModel> {
-  const { backend, text, batch } = options;
+  const { backend, text, batch, streamDir } = options;
   const json = await readConfig(folder);
   const families = [...(options.families ?? []), ...builtInFamilies];
-  const assemble = (device: Device) => {
+  const assemble = (device: Device, store: ByteStore | null) => {
     const maxLength = Math.max(text.prompt + text.fresh, batch?.maxLength ?? 0);
-    const model = createModel(json, device, { families, dtype: options.dtype ?? 'f32', maxLength });
-    return { model, program: batch === undefined ? null : new Program(device, model, { ...batch, microBatches: 1 }) };
+    const model = createModel(json, device, { families, dtype: options.dtype ?? 'f32', maxLength, away: store !== null });
+    const residency = store === null ? null : new Residency(device, model, store);
+    model.residence = residency;
+    const program = batch === undefined ? null : new Program(device, model, { ...batch, microBatches: 1, ...(residency === null ? {} : { residency }) });
+    return { model, program, streamed: residency?.bytes ?? 0 };
   };
+  let streamed = 0;
   const plan = await makePlan(backend, function* (device) {
     let made: ReturnType<typeof assemble> | null = null;
-    const parts = () => (made ??= assemble(device));
-    yield { name: 'setup', run: () => void parts() };
+    const parts = () => (made ??= assemble(device, streamDir === undefined ? null : dryStore));
+    yield { name: 'setup', run: () => void ({ streamed } = parts()) };
     if (batch !== undefined) {
       yield {
         name: 'evaluate',
@@ -60,15 +68,18 @@ export async function openModel(folder: string, options: InferenceOptions): Prom
     };
   });
   const tokenizer = await openTokenizer(folder);
-  const device = new Device(backend, { bytes: plan.extent });
+  let file: ScratchFile | null = null;
+  let device: Device | null = null;
   const close = async (): Promise<void> => {
     await tokenizer.close();
-    device.free();
+    await file?.[Symbol.asyncDispose]();
+    device?.free();
   };
   try {
-    const made = assemble(device);
-    await loadChecked(made.model, folder);
-    return { ...made, tokenizer, plan, [Symbol.asyncDispose]: close };
+    if (streamDir !== undefined) file = await openStreamFile(streamDir, { files: nodeFiles, bytes: streamed });
+    const { model, program } = assemble((device = new Device(backend, { bytes: plan.extent })), file);
+    await loadChecked(model, folder);
+    return { model, program, tokenizer, plan, [Symbol.asyncDispose]: close };
   } catch (error) {
     await close();
     throw error;

@@ -10,7 +10,7 @@ export function openSpillFile(folder: string, options: ScratchOptions): Promise<
 
 /** Opens the file that weights are in while their stage is not on the device. Throws FileError with path and errno, or DiskFull. */
 export function openStreamFile(folder: string, options: ScratchOptions): Promise<ScratchFile> {
-  const advice = 'Weights come from there and go there: name another folder in stream_dir, or set stages: resident if they fit in memory';
+  const advice = 'Weights come from there and go there: name another folder in stream_dir (--stream-dir), or let them stay in memory (stages: resident) if they fit';
   return ScratchFile.openFor({ name: 'stream', what: 'the weights of all stages are kept there', advice }, folder, options);
 }
 

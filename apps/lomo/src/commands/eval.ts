@@ -19,6 +19,8 @@ export interface EvalFlags {
   readonly threads?: number;
   readonly backend: 'cpu' | 'reference';
   readonly dtype: DType;
+  /** Folder of the file that weights come from stage by stage, for a model larger than memory. */
+  readonly streamDir?: string;
   readonly json?: boolean;
 }
 
@@ -40,6 +42,7 @@ export async function evaluate(folder: string, flags: EvalFlags): Promise<void> 
     backend,
     families,
     dtype: flags.dtype,
+    ...(flags.streamDir === undefined ? {} : { streamDir: flags.streamDir }),
     text: { prompt: flags.maxSeqLength, fresh: 64 },
     batch: { tokens: capacity, maxSegments: steps.maxSegments, maxLength: flags.maxSeqLength },
   });

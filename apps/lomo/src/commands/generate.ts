@@ -17,6 +17,8 @@ export interface GenerateFlags {
   readonly threads?: number;
   readonly backend: 'cpu' | 'reference';
   readonly dtype: DType;
+  /** Folder of the file that weights come from stage by stage, for a model larger than memory. */
+  readonly streamDir?: string;
 }
 
 /** Writes what follows the prompt, as it is made. */
@@ -27,7 +29,7 @@ export async function generate(folder: string, flags: GenerateFlags): Promise<vo
   const tokenizer = await openTokenizer(folder);
   const prompt = [...(await tokenizer.encode(flags.prompt))];
   await tokenizer.close();
-  await using opened = await openModel(folder, { backend, families, dtype: flags.dtype, text: { prompt: prompt.length, fresh: flags.maxNewTokens } });
+  await using opened = await openModel(folder, { backend, families, dtype: flags.dtype, ...(flags.streamDir === undefined ? {} : { streamDir: flags.streamDir }), text: { prompt: prompt.length, fresh: flags.maxNewTokens } });
   const { maxNewTokens, temperature, topK, topP, seed } = flags;
   const ids: number[] = [];
   let shown = '';
