@@ -34,13 +34,10 @@ export async function makePlan(target: Backend, phases: PlanPhases, options: Omi
   const device = new Device(new DryBackend(target), { ...options, bytes: Infinity });
   const { arena } = device;
   const recorder = new TimelineRecorder();
-  const recorded = new Map<string, Allocation[]>();
-  let list: Allocation[] = [];
+  const starts = new Map<string, number>();
   let [peak, peakAt] = [0, -1];
   arena.observer = {
     allocated: (block) => {
-      const { category, bytes, offset } = block;
-      list.push({ category, bytes, offset });
       const at = recorder.allocated(block);
       if (arena.live > peak) {
         peak = arena.live;
@@ -53,7 +50,7 @@ export async function makePlan(target: Backend, phases: PlanPhases, options: Omi
   device.observer = recorder;
   for (const { name, run } of phases(device)) {
     recorder.enter(name);
-    recorded.set(name, (list = []));
+    starts.set(name, recorder.allocations);
     await run();
   }
   const byCategory = Object.fromEntries(categories.map((c) => [c, arena.usage[c].peak])) as Record<Category, number>;
@@ -65,7 +62,7 @@ export async function makePlan(target: Backend, phases: PlanPhases, options: Omi
     byCategory,
     atPeak: timeline.usageAt(peakAt),
     peakAt,
-    phases: recorded,
+    phases: new RecordedPhases(timeline, starts),
     timeline,
     flops: counted('flops'),
     moved: counted('moved'),
@@ -76,4 +73,62 @@ export async function makePlan(target: Backend, phases: PlanPhases, options: Omi
 /** The moment at which a plan needs most: what asked, where in the program, and what lives then, largest first. */
 export function peakOf({ timeline, peakAt }: Pick<MemoryPlan, 'timeline' | 'peakAt'>): { readonly event: PlannedEvent; readonly blocks: readonly PlannedBlock[] } {
   return { event: timeline.event(peakAt), blocks: timeline.liveAt(peakAt) };
+}
+
+/** The allocations of a timeline, phase by phase, made when somebody asks. */
+class RecordedPhases implements ReadonlyMap<string, readonly Allocation[]> {
+  private readonly timeline: Timeline;
+  private readonly starts: ReadonlyMap<string, number>;
+  private readonly made = new Map<string, readonly Allocation[]>();
+
+  /** `starts`: the first allocation of each phase, in order. */
+  constructor(timeline: Timeline, starts: ReadonlyMap<string, number>) {
+    this.timeline = timeline;
+    this.starts = starts;
+  }
+
+  get size(): number {
+    return this.starts.size;
+  }
+
+  has(name: string): boolean {
+    return this.starts.has(name);
+  }
+
+  get(name: string): readonly Allocation[] | undefined {
+    const from = this.starts.get(name);
+    if (from === undefined) return undefined;
+    let list = this.made.get(name);
+    if (list === undefined) {
+      const names = [...this.starts.keys()];
+      const to = this.starts.get(names[names.indexOf(name) + 1] ?? '') ?? this.timeline.allocations;
+      list = Array.from({ length: to - from }, (_, i) => this.timeline.allocation(from + i));
+      this.made.set(name, list);
+    }
+    return list;
+  }
+
+  keys(): MapIterator<string> {
+    return this.starts.keys();
+  }
+
+  values(): MapIterator<readonly Allocation[]> {
+    return this.all().values();
+  }
+
+  entries(): MapIterator<[string, readonly Allocation[]]> {
+    return this.all().entries();
+  }
+
+  forEach(visit: (list: readonly Allocation[], name: string, map: ReadonlyMap<string, readonly Allocation[]>) => void): void {
+    for (const [name, list] of this.all()) visit(list, name, this);
+  }
+
+  [Symbol.iterator](): MapIterator<[string, readonly Allocation[]]> {
+    return this.entries();
+  }
+
+  private all(): Map<string, readonly Allocation[]> {
+    return new Map([...this.starts.keys()].map((name) => [name, this.get(name)!]));
+  }
 }

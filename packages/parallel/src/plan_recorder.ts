@@ -64,8 +64,41 @@ function parameterOf(tensors: readonly Tensor[]): string | undefined {
 
 /** Bytes that a launch moves: what it reads, what it writes, and twice what it does both to; operands whole. */
 function movedBy({ ins, inouts, outs }: Launched): number {
-  const sum = (tensors: readonly Tensor[]): number => tensors.reduce((n, t) => n + t.bytes, 0);
-  return sum(ins) + 2 * sum(inouts) + sum(outs);
+  let moved = 0;
+  for (const t of ins) moved += t.bytes;
+  for (const t of inouts) moved += 2 * t.bytes;
+  for (const t of outs) moved += t.bytes;
+  return moved;
+}
+
+/** Numbers in a typed array that grows. */
+class Column<T extends Float64Array | Uint32Array | Uint8Array> {
+  length = 0;
+  private array: T;
+  private readonly make: new (length: number) => T;
+
+  constructor(make: new (length: number) => T) {
+    this.make = make;
+    this.array = new make(1024);
+  }
+
+  push(value: number): void {
+    if (this.length === this.array.length) {
+      const larger = new this.make(2 * this.length);
+      larger.set(this.array);
+      this.array = larger;
+    }
+    this.array[this.length++] = value;
+  }
+
+  set(at: number, value: number): void {
+    this.array[at] = value;
+  }
+
+  /** What has been pushed, without the room behind it. */
+  get values(): T {
+    return this.array.slice(0, this.length) as T;
+  }
 }
 
 /** What a phase did. */
@@ -83,11 +116,16 @@ export class TimelineRecorder extends Whereabouts {
   private readonly askers: Asker[] = [];
   private readonly askerIndex = new Map<string | null, Map<string | null, Map<string | null, number>>>();
   private readonly ids = new Map<Block, number>();
-  private readonly blocks = { bytes: [] as number[], offset: [] as number[], category: [] as number[], asker: [] as number[], place: [] as number[], from: [] as number[], until: [] as number[] };
-  private readonly events = { kind: [] as number[], block: [] as number[], place: [] as number[], launches: [] as number[], flops: [] as number[], moved: [] as number[] };
+  private readonly blocks = { bytes: new Column(Float64Array), offset: new Column(Float64Array), category: new Column(Uint8Array), asker: new Column(Uint32Array), place: new Column(Uint32Array), from: new Column(Uint32Array), until: new Column(Uint32Array) };
+  private readonly events = { kind: new Column(Uint8Array), block: new Column(Uint32Array), place: new Column(Uint32Array), launches: new Column(Uint32Array), flops: new Column(Float64Array), moved: new Column(Float64Array) };
 
   constructor() {
     super('');
+  }
+
+  /** Allocations so far. */
+  get allocations(): number {
+    return this.blocks.bytes.length;
   }
 
   override enter(phase: string): void {
@@ -109,21 +147,21 @@ export class TimelineRecorder extends Whereabouts {
     const { blocks } = this;
     const id = blocks.bytes.length;
     this.ids.set(block, id);
+    const at = this.event(eventKinds.allocated, id);
     blocks.bytes.push(block.bytes);
     blocks.offset.push(block.offset);
     blocks.category.push(categoryIndex[block.category]);
     blocks.asker.push(this.askerOf(block));
-    blocks.from.push(this.events.kind.length);
+    blocks.place.push(this.places.length - 1);
+    blocks.from.push(at);
     blocks.until.push(never);
-    const at = this.event(eventKinds.allocated, id);
-    blocks.place.push(this.events.place[at]!);
     return at;
   }
 
   freed(block: Block): void {
     const id = this.ids.get(block)!;
     this.ids.delete(block);
-    this.blocks.until[id] = this.event(eventKinds.freed, id);
+    this.blocks.until.set(id, this.event(eventKinds.freed, id));
   }
 
   assigned(block: Block, from: Category): void {
@@ -136,23 +174,8 @@ export class TimelineRecorder extends Whereabouts {
     return new Timeline({
       askers,
       places,
-      blocks: {
-        bytes: Float64Array.from(blocks.bytes),
-        offset: Float64Array.from(blocks.offset),
-        category: Uint8Array.from(blocks.category),
-        asker: Uint32Array.from(blocks.asker),
-        place: Uint32Array.from(blocks.place),
-        from: Uint32Array.from(blocks.from),
-        until: Uint32Array.from(blocks.until),
-      },
-      events: {
-        kind: Uint8Array.from(events.kind),
-        block: Uint32Array.from(events.block),
-        place: Uint32Array.from(events.place),
-        launches: Uint32Array.from(events.launches),
-        flops: Float64Array.from(events.flops),
-        moved: Float64Array.from(events.moved),
-      },
+      blocks: { bytes: blocks.bytes.values, offset: blocks.offset.values, category: blocks.category.values, asker: blocks.asker.values, place: blocks.place.values, from: blocks.from.values, until: blocks.until.values },
+      events: { kind: events.kind.values, block: events.block.values, place: events.place.values, launches: events.launches.values, flops: events.flops.values, moved: events.moved.values },
     });
   }
 

@@ -1,5 +1,5 @@
 // The timeline of a plan: every allocation and every free of every phase, in columns, so that a model of 65 B parameters takes megabytes.
-import type { Category, Part } from '@lomo/tensor';
+import type { Allocation, Category, Part } from '@lomo/tensor';
 import { categories } from '@lomo/tensor';
 
 /** Where in the program something happens. */
@@ -103,6 +103,12 @@ export class Timeline {
   /** Number of allocations. */
   get allocations(): number {
     return this.columns.blocks.bytes.length;
+  }
+
+  /** What allocation `id` asks for. */
+  allocation(id: number): Allocation {
+    const { bytes, offset, category } = this.columns.blocks;
+    return { category: categories[category[id]!]!, bytes: bytes[id]!, offset: offset[id]! };
   }
 
   block(id: number): PlannedBlock {
