@@ -6,6 +6,9 @@ const exitCodes = { SIGINT: 130, SIGTERM: 143 } as const;
 type Name = keyof typeof exitCodes;
 const names = Object.keys(exitCodes) as readonly Name[];
 
+/** Milliseconds within which another signal than the first is a wrapper's, not a person's: `pnpm exec` sends SIGTERM after Ctrl-C. */
+const echo = 1000;
+
 export interface Interrupt extends Disposable {
   /** Aborted by a signal that found something to save. */
   readonly signal: AbortSignal;
@@ -21,12 +24,14 @@ export interface Interrupt extends Disposable {
 export function onInterrupt(say: () => void): Interrupt {
   const controller = new AbortController();
   let received: Name | null = null;
+  let at = 0;
   let saving = false;
   const quiet = (): void => {
     for (const name of names) process.off(name, listen);
   };
   const listen = (name: NodeJS.Signals): void => {
     const again = received !== null;
+    if (again && name !== received && performance.now() - at < echo) return;
     received = name === 'SIGTERM' ? 'SIGTERM' : 'SIGINT';
     if (again) {
       // Exiting would wait for the kernel that is running; the signal's own effect does not.
@@ -34,6 +39,7 @@ export function onInterrupt(say: () => void): Interrupt {
       process.kill(process.pid, received);
       return;
     }
+    at = performance.now();
     say();
     if (saving) {
       controller.abort();

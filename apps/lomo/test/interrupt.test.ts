@@ -95,14 +95,13 @@ test('in a step, SIGTERM: that step is finished or not begun, and saved; the com
 });
 
 test('in a long step, SIGINT: given up before its first update', async () => {
-  const { folder, path } = runFile({ ...endless, model_name_or_path: modelFolder({ hidden_size: 256, intermediate_size: 1024, num_hidden_layers: 4, num_attention_heads: 4, num_key_value_heads: 4 }), datasets: [{ path: dataFile(9000) }], per_device_train_batch_size: 512, max_steps: 50 });
+  const { folder, path } = runFile({ ...endless, model_name_or_path: modelFolder({ hidden_size: 256, intermediate_size: 1536, num_hidden_layers: 4, num_attention_heads: 4, num_key_value_heads: 4 }), datasets: [{ path: dataFile(9000) }], per_device_train_batch_size: 512, max_steps: 50 });
   const run = start(['train', path], { cwd: folder });
-  expect(await run.until(() => steps(folder) > 0), run.out).toBe(true);
+  expect(await run.until(() => existsSync(join(folder, 'runs/run/metrics.jsonl'))), run.out).toBe(true);
   await new Promise((resolve) => setTimeout(resolve, 100));
   const { out } = await struck(run, () => true, 'SIGINT');
-  const [first] = readFileSync(join(folder, 'runs/run/metrics.jsonl'), 'utf8').split('\n').map((line) => JSON.parse(line || '{}') as { milliseconds?: number });
-  expect(first!.milliseconds).toBeGreaterThan(1000);
-  expect(out).toContain('stopped at step 1 of 50, saved runs/run/step-000001');
+  expect(out).toContain(`stopped at step 0 of 50, nothing to save\n  next: lomo train ${path}\n`);
+  expect([metrics(folder), left(folder)]).toEqual([[], []]);
 });
 
 test('evaluating between steps, SIGTERM: the step is saved, and evaluated when the run goes on', async () => {
@@ -120,8 +119,8 @@ describe('a second signal ends the process at once', () => {
   test('in the middle of a step', async () => {
     const { folder, path } = runFile({ ...endless, datasets: [{ path: dataFile(9000) }], per_device_train_batch_size: 2048, max_steps: 20 });
     const run = start(['train', path], { cwd: folder });
-    expect(await run.until(() => run.out.includes('sample '))).toBe(true);
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    expect(await run.until(() => existsSync(join(folder, 'runs/run/metrics.jsonl')))).toBe(true);
+    await new Promise((resolve) => setTimeout(resolve, 100));
     run.kill('SIGTERM');
     expect(await run.until(() => run.out.includes('once more to stop at once'))).toBe(true);
     run.kill('SIGTERM');
@@ -131,6 +130,18 @@ describe('a second signal ends the process at once', () => {
     // A shell calls this 143.
     expect([code, signal, err]).toEqual([null, 'SIGTERM', '']);
     expect(left(folder)).toEqual([]);
+  });
+
+  test('unless it is the echo of another kind that a wrapper sends: the run is saved', async () => {
+    const { folder, path } = runFile(endless);
+    const run = start(['train', path], { cwd: folder });
+    expect(await run.until(() => steps(folder) > 2), run.out).toBe(true);
+    run.kill('SIGINT');
+    run.kill('SIGTERM');
+    const { code, out } = await run.ended;
+    // Two signals that are pending at once may come in any order.
+    expect([130, 143]).toContain(code);
+    expect(out).toMatch(/stopped at step \d+ of 100000, saved /);
   });
 });
 
@@ -142,15 +153,13 @@ describe('writing samples', () => {
     expect(out).toContain('stopped; `lomo quickstart` begins again');
   });
 
-  test('generate and eval', async () => {
-    const { folder, path } = runFile({ max_steps: 1 });
+  test('generate', async () => {
+    const { folder, path } = runFile({ model_name_or_path: modelFolder({ max_position_embeddings: 4096 }), max_steps: 1 });
     await lomo(['train', path], { cwd: folder });
-    const long = start(['generate', 'runs/run/step-000001', '--prompt', 'a', '--max-new-tokens', '60', '--temperature', '5', '--threads', '1'], { cwd: folder });
-    expect(await long.until(() => long.out.startsWith('a'))).toBe(true);
-    const judged = start(['eval', 'runs/run/step-000001', '--data', dataFile(150_000), '--max-seq-length', '16', '--json', '--threads', '1'], { cwd: folder });
-    await new Promise((resolve) => setTimeout(resolve, 700));
-    judged.kill('SIGTERM');
-    expect(await judged.ended).toEqual({ code: 143, signal: null, out: '', err: '\nlomo: stopped; nothing was changed\n' });
-    expect((await long.ended).code).toBe(0);
+    const run = start(['generate', 'runs/run/step-000001', '--prompt', 'a', '--max-new-tokens', '4000', '--threads', '1'], { cwd: folder });
+    expect(await run.until(() => run.out.length > 8)).toBe(true);
+    run.kill('SIGTERM');
+    const { code, signal, err } = await run.ended;
+    expect([code, signal, err]).toEqual([143, null, '\nlomo: stopped; nothing was changed\n']);
   });
 });

@@ -1,5 +1,5 @@
 // A run gone on with after any step ends in the bits of one that was never stopped, weights and state: every two settings meet in some row, and
-// a few rows are stopped after every step. The full product is tools/kills/resume.long.ts.
+// a few rows are stopped after every step. The full product is tools/resume.
 import { afterAll, describe, expect, test } from 'vitest';
 import { coveringArray } from './same.ts';
 import { digestOf, isRepeated, resumeAxes, runSteps, Runs } from './resumed.ts';

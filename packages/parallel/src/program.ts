@@ -58,6 +58,8 @@ export interface StepInput {
   readonly lossScale?: number;
   /** Gives the step up, honoured before its first update only: `run` then throws Interrupted, and no byte of any weight has changed. */
   readonly signal?: AbortSignal;
+  /** What a step is thought to take, until one has been timed: in a long one the host follows the device, so that a signal can still stop it. */
+  readonly expectedMilliseconds?: number;
 }
 
 export interface StepResult {
@@ -89,8 +91,8 @@ export class Program {
   private readonly options: ProgramOptions;
   private readonly store: BatchStore;
   private readonly stageParameters: readonly (readonly Parameter[])[];
-  /** Of the last whole step; 0 before there was one. */
-  private lastMilliseconds = 0;
+  /** Of the last whole step; null before there was one. */
+  private lastMilliseconds: number | null = null;
 
   constructor(device: Device, model: Model, options: ProgramOptions) {
     this.device = device;
@@ -136,7 +138,7 @@ export class Program {
     batches.forEach((batch, m) => this.store.write(m, batch));
     const trained = batches.reduce((sum, batch) => sum + countTrained(batch), 0);
     this.step.begin({ ...input, trained });
-    const execution = new Execution(this, passes, input.signal === undefined ? null : { step: input.step, signal: input.signal, follow: this.lastMilliseconds > longStep });
+    const execution = new Execution(this, passes, input.signal === undefined ? null : { step: input.step, signal: input.signal, follow: (this.lastMilliseconds ?? input.expectedMilliseconds ?? 0) > longStep });
     await execution.run();
     const outcome = await this.step.outcome();
     this.lastMilliseconds = performance.now() - start;

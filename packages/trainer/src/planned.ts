@@ -2,6 +2,7 @@
 import type { MemoryPlan, Program, StepInput, StepResult } from '@lomo/parallel';
 import { underPlan } from '@lomo/parallel';
 import { LomoError } from '@lomo/tensor';
+import { assumedRates } from './ways.ts';
 
 /** The program, its first step held to the plan allocation by allocation, the reservation to the arena's high-water mark. */
 export class PlannedProgram {
@@ -17,7 +18,8 @@ export class PlannedProgram {
   async run(input: StepInput): Promise<StepResult> {
     if (this.proven) return this.program.run(input);
     const { device } = this.program;
-    const result = await underPlan(device, this.plan, { name: 'step', body: () => this.program.run(input) });
+    const expectedMilliseconds = (1000 * (this.plan.flops.get('step') ?? 0)) / assumedRates.flops;
+    const result = await underPlan(device, this.plan, { name: 'step', body: () => this.program.run({ expectedMilliseconds, ...input }) });
     if (device.backend.reserved() !== this.plan.extent) {
       throw new LomoError('PlanMismatch', `the backend has reserved ${device.backend.reserved()} bytes, the plan says ${this.plan.extent}`);
     }

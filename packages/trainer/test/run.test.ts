@@ -110,7 +110,7 @@ test('other settings or data do not resume, and are named', async () => {
   expect(await complaint({})).toMatch(/was made with other samples \(the data files/);
 });
 
-test('a changed byte in a checkpoint is found before it is loaded', async () => {
+test('a changed byte in a checkpoint is found while it is loaded, and what was loaded is not used', async () => {
   const session = await opened({ max_steps: 2 });
   await run(session);
   const folder = (await listCheckpoints(session.root))[0]!.path;
@@ -119,7 +119,12 @@ test('a changed byte in a checkpoint is found before it is loaded', async () => 
   bytes[bytes.length - 5]! ^= 1;
   writeFileSync(path, bytes);
   const before = await digest(session);
-  await expect(session.restore()).rejects.toThrow(/model\.safetensors: SHA-256/);
+  await expect(session.restore()).rejects.toThrow(/model\.safetensors: its SHA-256/);
+  await expect(session.save()).rejects.toMatchObject({ code: 'TornWeights' });
+  await expect(run(session)).rejects.toMatchObject({ code: 'TornWeights' });
+  bytes[bytes.length - 5]! ^= 1;
+  writeFileSync(path, bytes);
+  await session.restore();
   expect(await digest(session)).toBe(before);
 });
 
