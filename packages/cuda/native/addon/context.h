@@ -44,6 +44,6 @@ struct Context {
 };
 
 // What fault[0] may hold; the numbers that follow are the kernel's.
-enum Fault : std::int32_t { no_fault = 0, bad_id = 1, bad_target = 2, cache_full = 3 };
+enum Fault : std::int32_t { no_fault = 0, bad_id = 1, bad_target = 2, cache_full = 3, bad_segments = 4 };
 
 }  // namespace lomo
