@@ -27,7 +27,7 @@ export function planLines(report: PlanReport, columns: number | null): string[] 
     '',
     ...choiceLines(choices, fold),
     fold(`  times are estimates at ${rates.flops / 1e9} GFLOP/s, memory ${rates.memory / 1e9} GB/s, disk ${rates.disk / 1e9} GB/s`),
-    fold(`  the whole process is expected to come to ${bytes(whole.total)}: ${bytes(whole.start)} before the arena, and ${bytes(whole.growth)} that training adds`),
+    fold(`  the whole process is expected to come to ${bytes(whole.total)}: ${bytes(whole.start)} before the arena, and ${bytes(whole.growth)} that training adds; saves come on top`),
     ...verdict(own, { device, nearest, fold }),
   ];
 }
