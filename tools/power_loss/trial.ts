@@ -111,7 +111,12 @@ async function judge(training: Training, files: Files, { root, attempts, acknowl
   }
   // Fewer than asked for only while there were never that many: rotation takes none before another one is durable.
   const steps = new Set(attempts.filter((attempt) => attempt.acknowledged).map(({ step }) => step));
-  return complete.length < Math.min(keep, steps.size) ? `${complete.length} checkpoints are left of ${steps.size}, ${keep} are to be kept` : null;
+  if (complete.length < Math.min(keep, steps.size)) return `${complete.length} checkpoints are left of ${steps.size}, ${keep} are to be kept`;
+  // The best of what a checkpoint still is: a step saved again may have lost its loss.
+  const last = [...steps].flatMap((step) => attempts.findLast((attempt) => attempt.acknowledged && attempt.step === step) ?? []);
+  const best = last.filter(({ evalLoss }) => evalLoss !== null).toSorted((a, b) => a.evalLoss! - b.evalLoss!)[0];
+  const isKept = best === undefined || complete.some(({ step, state }) => step === best.step || (state.evalLoss !== null && state.evalLoss <= best.evalLoss!));
+  return isKept ? null : `the checkpoint of step ${best.step}, the best, is gone`;
 }
 
 /** Fills weights and state with new numbers; returns their digest. */

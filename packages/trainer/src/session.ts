@@ -213,8 +213,10 @@ export class Session implements Course {
     const { files, root, config } = this;
     const bytes = contentBytes(contentsOf(this.assembly));
     const kept = config.save_total_limit + (this.heldSteps === null || config.eval_steps === undefined ? 0 : 1);
-    const warnings = await probeFolder(root, { files, bytes, kept, spill: this.spilled });
+    await this.settled();
+    // First: what goes now is room.
     const left = await tidy(root, files);
+    const warnings = await probeFolder(root, { files, bytes, kept, spill: this.spilled });
     return left === null ? warnings : [...warnings, left.message];
   }
 
@@ -229,6 +231,7 @@ export class Session implements Course {
 
   /** The newest complete checkpoint of the output folder, what a crash interrupted there finished; and newer ones that are damaged. */
   async newest(): Promise<{ readonly path: string | null; readonly damaged: readonly DamagedCheckpoint[] }> {
+    await this.settled();
     await tidy(this.root, this.files);
     const { complete, damaged } = await surveyCheckpoints(this.root, this.files);
     return { path: complete[0]?.path ?? null, damaged };
