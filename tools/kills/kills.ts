@@ -109,9 +109,11 @@ async function disturbed(subject: Subject, { number, reference, random, most }: 
     killed.push(placeOf(run, { folder, before, recovering }));
   }
   const last = await lomo(['train', path], { cwd: folder });
-  const same = last.code === 0 && digestOf(folder) === reference.digest && !names(folder).some((name) => /\.(partial|replaced)$/.test(name));
+  // No half-written folder and no nameless file's name may stay behind.
+  const left = names(folder).filter((name) => /^\.|\.(partial|replaced)$/.test(name));
+  const same = last.code === 0 && digestOf(folder) === reference.digest && left.length === 0;
   if (same) rmSync(folder, { recursive: true });
-  else notes += `\n${folder}\n${last.out}${last.err}`;
+  else notes += `\n${folder}, left behind: ${left.join(', ') || 'nothing'}\n${last.out}${last.err}`;
   return { number, settings: subject.name, killed, same, notes };
 }
 
@@ -131,7 +133,7 @@ function placeOf(run: Running, { folder, before, recovering }: { readonly folder
 /** Steps between two evaluations, of every subject. */
 const evalSteps = 3;
 
-/** Runs whose states differ in kind: what the optimizer keeps, 16 bits, a loss scale, gradients in a file, copies saved while training goes on or not. */
+/** Runs whose states differ in kind: what the optimizer keeps, 16 bits, a loss scale, gradients in a file, weights in a file. */
 export function subjects(maxSteps: number): readonly Subject[] {
   const shared = {
     model_name_or_path: modelFolder({ vocab_size: 8192, hidden_size: 64, intermediate_size: 96 }), datasets: [{ path: dataFile(60) }], eval_datasets: [{ path: dataFile(300) }], eval_steps: evalSteps, save_steps: 2,
@@ -140,6 +142,7 @@ export function subjects(maxSteps: number): readonly Subject[] {
   return [
     { name: 'adamw bf16, global norm put aside in a file, 2 micro-batches', settings: { ...shared, optim: 'adamw', dtype: 'bf16', clip_mode: 'global', max_grad_norm: 0.2, clip_by: 'file', gradient_accumulation_steps: 2 } },
     { name: 'adalomo f16, dynamic loss scale', settings: { ...shared, optim: 'adalomo', dtype: 'f16', loss_scale: { initial: 1024, growth_steps: 3 } } },
+    { name: 'adalomo bf16, streamed stages', settings: { ...shared, optim: 'adalomo', dtype: 'bf16', stages: 'streamed', offload: 'file', gradient_checkpointing: true } },
     { name: 'lomo f32, two passes', settings: { ...shared, optim: 'lomo', clip_mode: 'global', max_grad_norm: 0.2, clip_by: 'two-pass', save_steps: 1 } },
   ];
 }
