@@ -20,24 +20,24 @@ const draw = (i: number): number => fround((((i * 2654435761) >>> 0) / 2 ** 32 -
 const g = Float32Array.from({ length: n }, (_, i) => draw(i + 7));
 const p = Uint16Array.from({ length: n }, (_, i) => toBf16(draw(3 * i + 1)));
 
-function expected(i: number): number {
+function expected(i: number, lossScale: number): number {
   const keep = fround(1 - fround(lr) * decay);
-  const next = fround(fround(fromBf16(p[i]!) * keep) - fround(fround(fround(g[i]! / 4) * 0.5) * fround(lr)));
+  const next = fround(fround(fromBf16(p[i]!) * keep) - fround(fround(fround(g[i]! / lossScale) * 0.5) * fround(lr)));
   const word = philox([seedLow, (seedHigh ^ key) >>> 0], [Math.floor(i / 4), 0, step, 0])[i % 4]!;
   const bits = new Uint32Array(Float32Array.of(next).buffer)[0]!;
   return ((bits + (word & 0xffff)) >>> 16) & 0xffff;
 }
 
-test('lomo_update with stochastic rounding: the same bits in tiles of any rows, at any alignment', async () => {
-  const want = Uint16Array.from({ length: n }, (_, i) => expected(i));
+test.each([4, 3])('lomo_update with stochastic rounding, loss scale %d: the same bits in tiles of any rows, at any alignment', async (lossScale) => {
+  const want = Uint16Array.from({ length: n }, (_, i) => expected(i, lossScale));
   const memory = backend.memory('device', 1 << 16);
   const at = (offset: number, shape: readonly number[], dtype: DType): Region => ({ memory, offset, shape, dtype });
   const [scalars, counters] = [at(0, [8], 'f32'), at(256, [8], 'i32')];
-  backend.write(scalars, Float32Array.of(lr, 1, 0.5, 4, 0, 0, 0, 0));
+  backend.write(scalars, Float32Array.of(lr, 1, 0.5, lossScale, 0, 0, 0, 0));
   backend.write(counters, Int32Array.of(step, seedLow, seedHigh, 0, 0, 0, 0, 0));
   const kernel = backend.kernel('lomo_update', { ins: ['f32', 'f32'], inouts: ['bf16', 'i32'], outs: [] })!;
   for (const tile of [1, 4, 5, 13]) {
-    for (const shift of [0, 2]) {
+    for (const shift of [0, 2, 8]) {
       const [wholeG, wholeP] = [at(1024 + 2 * shift, [rows, columns], 'f32'), at(8192 + shift, [rows, columns], 'bf16')];
       backend.write(wholeG, g);
       backend.write(wholeP, p);

@@ -31,6 +31,7 @@ inline gpu::UpdateArgs update_args(const Call& call, const char* op, const Opera
   a.weight_decay = call.attr(3);
   a.clip_value = static_cast<float>(call.attr(4));
   a.stochastic = call.flag(5) ? 1 : 0;
+  a.wide = a.first % 4 == 0 && wide({g.data}) && reinterpret_cast<std::uintptr_t>(p.data) % (4 * size_of(p.dtype)) == 0;
   return a;
 }
 

@@ -83,6 +83,9 @@ inline float __fdividef(float a, float b) { return a / b; }
 inline double cospi(double x) { return std::cos(3.14159265358979323846 * x); }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
+namespace lomo::gpu {
+inline float reciprocal(float x) { return 1.0f / x; }
+}
 using std::fmaf;
 using std::isfinite;
 

@@ -26,14 +26,13 @@ __device__ __forceinline__ Words philox(u32 key0, u32 key1, u64 block, u32 count
   return {{c0, c1, c2, c3}};
 }
 
-// Up with the probability of the fraction dropped. Exact values stay, infinities and NaN stay what they are.
-__device__ __forceinline__ void put_stochastic(float* p, float x, u32) { *p = x; }
-__device__ __forceinline__ void put_stochastic(bf16* p, float x, u32 word) {
+// Up with the probability of the fraction dropped. Exact values stay, infinities and NaN stay what they are. The type is the pointer's.
+__device__ __forceinline__ u32 stochastic(const bf16*, float x, u32 word) {
   const u32 u = __float_as_uint(x);
-  p->bits = static_cast<u16>(x != x ? u >> 16 | 0x40u : (u + (word & 0xffffu)) >> 16);
+  return x != x ? u >> 16 | 0x40u : (u + (word & 0xffffu)) >> 16;
 }
 // Normals: the low 13 bits of the word. Below 2^-14 the spacing is 2^-24: up when word / 2^32 < the fraction of the value in those units.
-__device__ __forceinline__ void put_stochastic(f16* p, float x, u32 word) {
+__device__ __forceinline__ u32 stochastic(const f16*, float x, u32 word) {
   const u32 u = __float_as_uint(x) & 0x7fffffffu, sign = __float_as_uint(x) >> 16 & 0x8000u;
   const float size = __uint_as_float(u);
   u32 r;
@@ -45,7 +44,13 @@ __device__ __forceinline__ void put_stochastic(f16* p, float x, u32 word) {
     const float high = static_cast<float>(word >> 8) * 0x1p-24f, low = static_cast<float>(word & 0xffu) * 0x1p-32f;
     r = static_cast<u32>(whole) + (low < units - static_cast<float>(whole) - high ? 1 : 0);
   } else r = (u + (word & 0x1fffu) - 0x38000000u) >> 13;
-  p->bits = static_cast<u16>(r | sign);
+  return r | sign;
+}
+__device__ __forceinline__ void put_stochastic(float* p, float x, u32) { *p = x; }
+template <class T> __device__ __forceinline__ void put_stochastic(T* p, float x, u32 word) { p->bits = static_cast<u16>(stochastic(p, x, word)); }
+__device__ __forceinline__ void store4_stochastic(float* p, const float (&v)[4], const Words&) { store4(p, v); }
+template <class T> __device__ __forceinline__ void store4_stochastic(T* p, const float (&v)[4], const Words& words) {
+  *reinterpret_cast<uint2*>(p) = uint2{(stochastic(p, v[0], words.w[0]) & 0xffffu) | stochastic(p, v[1], words.w[1]) << 16, (stochastic(p, v[2], words.w[2]) & 0xffffu) | stochastic(p, v[3], words.w[3]) << 16};
 }
 
 }  // namespace lomo::gpu

@@ -71,6 +71,17 @@ template <class T> __device__ __forceinline__ void store8(T* p, const float (&v)
   *reinterpret_cast<uint4*>(p) = uint4{pair(p, v[0], v[1]), pair(p, v[2], v[3]), pair(p, v[4], v[5]), pair(p, v[6], v[7])};
 }
 
+__device__ __forceinline__ void load4(float (&v)[4], const float* p) {
+  const float4 a = *reinterpret_cast<const float4*>(p);
+  v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w;
+}
+template <class T> __device__ __forceinline__ void load4(float (&v)[4], const T* p) {
+  const uint2 a = *reinterpret_cast<const uint2*>(p);
+  v[0] = widen(T{static_cast<u16>(a.x)}), v[1] = widen(T{static_cast<u16>(a.x >> 16)}), v[2] = widen(T{static_cast<u16>(a.y)}), v[3] = widen(T{static_cast<u16>(a.y >> 16)});
+}
+__device__ __forceinline__ void store4(float* p, const float (&v)[4]) { *reinterpret_cast<float4*>(p) = float4{v[0], v[1], v[2], v[3]}; }
+template <class T> __device__ __forceinline__ void store4(T* p, const float (&v)[4]) { *reinterpret_cast<uint2*>(p) = uint2{pair(p, v[0], v[1]), pair(p, v[2], v[3])}; }
+
 // The whole grid over n elements: eight(i) where eight from i on may be taken at once (`wide`: every pointer is 16-byte aligned), else one(i).
 template <class Eight, class One> __device__ __forceinline__ void sweep(i64 n, bool wide, Eight eight, One one) {
   const i64 groups = wide ? n / 8 : 0;

@@ -19,17 +19,24 @@ struct UpdateArgs {
   float clip_value;
   std::uint32_t key;
   int index, stochastic;
+  bool wide;  // whole Philox blocks lie on whole vectors of g and p
 };
 
 #if defined(LOMO_DEVICE)
 
-// g' = g / loss scale, clamped to +-clip_value if that is > 0, times the clip coefficient.
+// g' = g / loss scale, clamped to +-clip_value if that is > 0, times the clip coefficient. The division is rounded to nearest by two
+// corrections of the product with the reciprocal, so it has no slow path to spill for; exact for every g where the scale is a power of two.
 struct Gradient {
-  float loss_scale, limit, clip;
-  __device__ __forceinline__ Gradient(const float* scalars, float clip_value)
-      : loss_scale(scalars[at_loss_scale]), limit(clip_value > 0 ? clip_value : INFINITY), clip(scalars[at_clip]) {}
+  float loss_scale, inverse, limit, clip;
+  __device__ __forceinline__ Gradient(const float* scalars, float clip_value) : loss_scale(scalars[at_loss_scale]), limit(clip_value > 0 ? clip_value : INFINITY), clip(scalars[at_clip]) {
+    const float near = reciprocal(loss_scale);
+    inverse = fmaf(near, fmaf(-loss_scale, near, 1.0f), near);
+  }
   __device__ __forceinline__ float operator()(float g) const {
-    float x = g / loss_scale;
+    const float product = g * inverse;
+    float x = fmaf(fmaf(-product, loss_scale, g), inverse, product);
+    x = fmaf(fmaf(-x, loss_scale, g), inverse, x);
+    x = finite(product) ? x : product;
     x = x > limit ? limit : x;
     x = x < -limit ? -limit : x;
     return x * clip;
@@ -67,35 +74,48 @@ struct RowSums {
   }
 };
 
-// Whether next(i) leaves what f16 holds: the whole grid looks before anybody writes.
+// Whether next(i, p, g') leaves what f16 holds: the whole grid looks before anybody writes.
 template <class F> __device__ __forceinline__ void close_on_overflow(const UpdateArgs& a, F next) {
   if (!gate_open(a.counters)) return;
+  const Gradient gradient(a.scalars, a.clip_value);
+  const f16* p = static_cast<const f16*>(a.p);
   const i64 n = a.rows * a.columns;
   bool over = false;
   for (i64 i = sweep_start(); i < n; i += sweep_stride()) {
-    const float x = next(i);
+    const float x = next(i, get(p + i), gradient(a.g[i]));
     over = over || !((x < 0 ? -x : x) <= 65504.0f);
   }
   if (over) close_gate(a.counters, a.index);
 }
 
-// p[i] = round(next(i)) for the launch's elements, in groups of four that share a Philox block. A thread takes whole blocks of the
+// p[i] = round(next(i, p[i], g')) for the launch's elements, in groups of four that share a Philox block. A thread takes whole blocks of the
 // parameter's numbering, so that each is computed once.
 template <class T, class F> __device__ __forceinline__ void write_all(const UpdateArgs& a, F next) {
   const Rounding rounding(a);
+  const Gradient gradient(a.scalars, a.clip_value);
   T* p = static_cast<T*>(a.p);
   const i64 n = a.rows * a.columns;
   const u64 head = rounding.first % 4, base = rounding.first / 4;
   const i64 blocks = (static_cast<i64>(head) + n + 3) / 4;
   for (i64 b = sweep_start(); b < blocks; b += sweep_stride()) {
-    Words words{};
-    if (rounding.stochastic) words = rounding.words(base + static_cast<u64>(b));
+    if (a.wide && 4 * b + 4 <= n) {
+      float v[4], g[4];
+      load4(g, a.g + 4 * b);
+#pragma unroll
+      for (int k = 0; k < 4; ++k) g[k] = gradient(g[k]);
+      load4(v, p + 4 * b);
+#pragma unroll
+      for (int k = 0; k < 4; ++k) v[k] = next(4 * b + k, v[k], g[k]);
+      if (rounding.stochastic) store4_stochastic(p + 4 * b, v, rounding.words(base + static_cast<u64>(b)));
+      else store4(p + 4 * b, v);
+      continue;
+    }
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
       const i64 i = 4 * b - static_cast<i64>(head) + k;
       if (i < 0 || i >= n) continue;
-      const float x = next(i);
-      if (rounding.stochastic) put_stochastic(p + i, x, words.w[k]);
+      const float g = gradient(a.g[i]), x = next(i, get(p + i), g);
+      if (rounding.stochastic) put_stochastic(p + i, x, rounding.word(rounding.first + static_cast<u64>(i)));
       else put(p + i, x);
     }
   }
@@ -104,16 +124,17 @@ template <class T, class F> __device__ __forceinline__ void write_all(const Upda
 // The same with a block a row, and the row's sums; the bits of p are those without.
 template <class T, class F> __device__ __forceinline__ void write_measured(const UpdateArgs& a, F next) {
   const Rounding rounding(a);
+  const Gradient gradient(a.scalars, a.clip_value);
   T* p = static_cast<T*>(a.p);
   for (i64 row = blockIdx.x; row < a.rows; row += gridDim.x) {
     RowSums sums;
     for (i64 j = threadIdx.x; j < a.columns; j += blockDim.x) {
       const i64 i = row * a.columns + j;
-      const float before = get(p + i), x = next(i);
+      const float g = a.g[i], scaled = gradient(g), before = get(p + i), x = next(i, before, scaled);
       const u64 element = rounding.first + static_cast<u64>(i);
       if (rounding.stochastic) put_stochastic(p + i, x, rounding.word(element));
       else put(p + i, x);
-      sums.add(before, x, get(p + i), a.g[i]);
+      sums.add(before, x, get(p + i), g);
     }
 #pragma unroll
     for (int c = 0; c < 8; ++c) {

@@ -112,15 +112,15 @@ struct Direction {
   const DirectionArgs& a;
   Gradient gradient;
   __device__ __forceinline__ explicit Direction(const DirectionArgs& args) : a(args), gradient(args.scalars, args.clip_value) {}
-  __device__ __forceinline__ float at(i64 row, i64 column) const {
-    const float g = gradient(a.g[row * a.columns + column]);
+  // g is scaled and clipped.
+  __device__ __forceinline__ float at(i64 row, i64 column, float g) const {
     if (a.c == nullptr) return g * rsqrtf(a.r[column]);
     return g * rsqrtf(__fdividef(a.r[row], a.mean[0])) * rsqrtf(a.c[column]);
   }
-  __device__ __forceinline__ float operator()(i64 i) const {
-    if (a.c == nullptr) return at(0, i);
+  __device__ __forceinline__ float operator()(i64 i, float g) const {
+    if (a.c == nullptr) return at(0, i, g);
     const i64 row = (i | a.columns) >> 32 == 0 ? static_cast<i64>(static_cast<u32>(i) / static_cast<u32>(a.columns)) : i / a.columns;
-    return at(row, i - row * a.columns);
+    return at(row, i - row * a.columns, g);
   }
 };
 
@@ -131,7 +131,7 @@ template <class T> __device__ __forceinline__ void ratio(const RatioArgs& a) {
   for (i64 row = blockIdx.x; row < a.rows; row += gridDim.x) {
     double u2 = 0, p2 = 0;
     for (i64 j = threadIdx.x; j < n; j += blockDim.x) {
-      const double u = direction.at(row, j);
+      const double u = direction.at(row, j, direction.gradient(a.direction.g[row * n + j]));
       u2 += u * u;
     }
     // A loop of its own: the division above has a slow path, which would spill what lives across it.
@@ -158,15 +158,14 @@ __device__ __forceinline__ void step(const StepArgs& a) {
   a.step[1] = static_cast<float>(eta / (over > 1.0 ? over : 1.0));
 }
 
-template <class T> struct Next {
-  const T* p;
+struct Next {
   Direction direction;
   float keep, size;
-  __device__ __forceinline__ explicit Next(const WriteArgs& a) : p(static_cast<const T*>(a.update.p)), direction(a.direction), keep(a.step[0]), size(a.step[1]) {}
-  __device__ __forceinline__ float operator()(i64 i) const { return get(p + i) * keep - direction(i) * size; }
+  __device__ __forceinline__ explicit Next(const WriteArgs& a) : direction(a.direction), keep(a.step[0]), size(a.step[1]) {}
+  __device__ __forceinline__ float operator()(i64 i, float p, float g) const { return p * keep - direction(i, g) * size; }
 };
-template <class T> __device__ __forceinline__ void write(const WriteArgs& a) { write_update<T>(a.update, Next<T>(a)); }
-__device__ __forceinline__ void overflow(const WriteArgs& a) { close_on_overflow(a.update, Next<f16>(a)); }
+template <class T> __device__ __forceinline__ void write(const WriteArgs& a) { write_update<T>(a.update, Next(a)); }
+__device__ __forceinline__ void overflow(const WriteArgs& a) { close_on_overflow(a.update, Next(a)); }
 
 LOMO_KERNEL(adalomo_rows, 256, MomentArgs, rows)
 LOMO_KERNEL(adalomo_column_sums, 256, MomentArgs, column_sums)

@@ -44,34 +44,30 @@ __device__ __forceinline__ Step step_of(const AdamArgs& a) {
   return shared[0];
 }
 
-template <class T> struct Next {
-  const T* p;
-  const float* g;
+struct Next {
   float *m, *v;
-  Gradient gradient;
   Step s;
-  __device__ __forceinline__ explicit Next(const AdamArgs& a) : p(static_cast<const T*>(a.update.p)), g(a.update.g), m(a.m), v(a.v), gradient(a.update.scalars, a.update.clip_value), s(step_of(a)) {}
-  __device__ __forceinline__ float moved(i64 i, float& m2, float& v2) const {
-    const float x = gradient(g[i]);
+  __device__ __forceinline__ explicit Next(const AdamArgs& a) : m(a.m), v(a.v), s(step_of(a)) {}
+  __device__ __forceinline__ float moved(i64 i, float p, float x, float& m2, float& v2) const {
     m2 = m[i] * s.f1 + x * s.rest1;
     v2 = v[i] * s.f2 + x * x * s.rest2;
-    return get(p + i) * s.keep - s.step * m2 / (sqrtf(v2) / s.correction + s.eps);
+    return p * s.keep - s.step * m2 / (sqrtf(v2) / s.correction + s.eps);
   }
   // Asked once an element: writes the moments.
-  __device__ __forceinline__ float operator()(i64 i) const {
+  __device__ __forceinline__ float operator()(i64 i, float p, float g) const {
     float m2, v2;
-    const float x = moved(i, m2, v2);
+    const float x = moved(i, p, g, m2, v2);
     m[i] = m2;
     v[i] = v2;
     return x;
   }
 };
-template <class T> __device__ __forceinline__ void update(const AdamArgs& a) { write_update<T>(a.update, Next<T>(a)); }
+template <class T> __device__ __forceinline__ void update(const AdamArgs& a) { write_update<T>(a.update, Next(a)); }
 __device__ __forceinline__ void overflow(const AdamArgs& a) {
-  const Next<f16> next(a);
-  close_on_overflow(a.update, [&](i64 i) {
+  const Next next(a);
+  close_on_overflow(a.update, [&](i64 i, float p, float g) {
     float m, v;
-    return next.moved(i, m, v);
+    return next.moved(i, p, g, m, v);
   });
 }
 LOMO_KERNEL(adamw_update_f32, 256, AdamArgs, update<float>)

@@ -8,17 +8,14 @@ namespace lomo::lomo_update {
 #if defined(LOMO_DEVICE)
 using namespace gpu;
 
-template <class T> struct Next {
-  const T* p;
-  const float* g;
-  Gradient gradient;
+struct Next {
   float lr, keep;
   __device__ __forceinline__ explicit Next(const UpdateArgs& a)
-      : p(static_cast<const T*>(a.p)), g(a.g), gradient(a.scalars, a.clip_value), lr(a.scalars[at_lr]), keep(static_cast<float>(1.0 - static_cast<double>(lr) * a.weight_decay)) {}
-  __device__ __forceinline__ float operator()(i64 i) const { return get(p + i) * keep - gradient(g[i]) * lr; }
+      : lr(a.scalars[at_lr]), keep(static_cast<float>(1.0 - static_cast<double>(lr) * a.weight_decay)) {}
+  __device__ __forceinline__ float operator()(i64, float p, float g) const { return p * keep - g * lr; }
 };
-template <class T> __device__ __forceinline__ void update(const UpdateArgs& a) { write_update<T>(a, Next<T>(a)); }
-__device__ __forceinline__ void overflow(const UpdateArgs& a) { close_on_overflow(a, Next<f16>(a)); }
+template <class T> __device__ __forceinline__ void update(const UpdateArgs& a) { write_update<T>(a, Next(a)); }
+__device__ __forceinline__ void overflow(const UpdateArgs& a) { close_on_overflow(a, Next(a)); }
 LOMO_KERNEL(lomo_update_f32, 256, UpdateArgs, update<float>)
 LOMO_KERNEL(lomo_update_bf16, 256, UpdateArgs, update<bf16>)
 LOMO_KERNEL(lomo_update_f16, 256, UpdateArgs, update<f16>)
