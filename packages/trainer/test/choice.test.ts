@@ -52,8 +52,8 @@ const chosen = ({ choices }: Session, name: string): string => choices.filter((c
 describe('per_device_train_batch_size: auto', () => {
   const auto = { per_device_train_batch_size: 'auto', gradient_accumulation_steps: undefined, global_batch_size: 4, max_steps: 3, gradient_checkpointing: true, stages: 'resident' } as const;
 
-  /** Chunks of 64 tokens: a row is a whole one, so that micro-batches may add up in a buffer; of 512: it is none. */
-  test.each([64, 512])('however many rows memory has room for, the bits are those of one row at a time (chunks of %i)', async (chunk) => {
+  /** Chunks of 64 tokens: a row is a whole one, so that micro-batches may add up in a buffer; of 128: two rows are; of 512: none is. */
+  test.each([64, 128, 512])('however many rows memory has room for, the bits are those of one row at a time (chunks of %i)', async (chunk) => {
     const { model_name_or_path, datasets } = settings();
     const run = (changes: Partial<RunInput>, memory = 2 ** 30): Promise<Session> =>
       opened({ ...changes, model_name_or_path, datasets }, { memory, backend: new ReferenceBackend({ ops: [...tensorOps, ...optimOps], precision: 'f32', chunk }) });
