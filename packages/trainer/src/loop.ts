@@ -44,7 +44,7 @@ export type TrainEvent =
 /** Rejected steps in a row that end a run; those that made the loss scale smaller do not count. */
 export const patience = 3;
 
-/** What a step says that changed no byte: beside these, only a file that failed before the first update did nothing. */
+/** Errors after which no byte of a weight has changed; a file's, because it is a TornStep after the first update. */
 const harmless: readonly string[] = ['NonFiniteLoss', 'NonFiniteGradient', 'Interrupted', 'FileError'];
 
 /**

@@ -74,7 +74,7 @@ describe.each([['single pass', { clip_mode: 'none' }], ['judged first', { clip_m
   const last = async (root: string): Promise<string> => readFileSync(join((await listCheckpoints(root))[0]!.path, 'trainer_state.json'), 'utf8');
   const stopped: readonly (readonly [Illness['kind'], NonNullable<Illness['stage']>])[] = [['loss', 'block 0'], ['gradient', 'block 0'], ['gradient', 'block 1']];
 
-  test.each(stopped)('in the %s, from %s on: saved or killed after any step and gone on with, the run skips the same steps and ends in the same bits', async (kind, stage) => {
+  test.each(stopped)('in the %s, from %s on: saved or killed after a step before, between or after them and gone on with, the run skips the same steps and ends in the same bits', async (kind, stage) => {
     const illness: Illness = { kind, stage, sick: (step) => step === 3 || step === 5 };
     const settings = { optim: 'adamw', learning_rate: 0.01, save_steps: 2, max_steps: 7, ...clip };
     const whole = await opened(illness, settings);
@@ -82,7 +82,7 @@ describe.each([['single pass', { clip_mode: 'none' }], ['judged first', { clip_m
     expect(kinds.filter((k) => k === (clip.clip_mode === 'none' && kind === 'gradient' ? 'rolled back' : 'rejected'))).toHaveLength(2);
     expect([...whole.skipped]).toEqual([3, 5]);
     const { model_name_or_path, datasets } = whole.config;
-    for (let stop = 1; stop < 7; stop++) {
+    for (const stop of [1, 4, 5]) {
       const same = { ...settings, model_name_or_path, datasets: datasets as never, output_dir: mkdtempSync(join(tmpdir(), 'lomo-ill-')) };
       const first = await opened(illness, same);
       const controller = new AbortController();

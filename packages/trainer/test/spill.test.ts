@@ -67,7 +67,6 @@ describe.each(['lomo', 'adalomo'])('%s', (optim) => {
 });
 
 describe('the choice', () => {
-  const ample = 2 ** 30;
   test('is made by the cheaper estimate, and says bytes, times and what was assumed', async () => {
     const said = clipChoice(await opened({}));
     expect(said).toMatch(/^memory: the cheapest \(/);
