@@ -68,8 +68,11 @@ export async function choose(ways: Ways, memory: number, { like }: ChooseOptions
 
 /** Bytes that live as long as the run: weights, state, what comes in and goes out. */
 export function settledBytes(plan: RunPlan): number {
-  const setup = plan.phases.get('setup')?.length ?? 0;
-  return setup === 0 ? 0 : sumOf(plan.timeline.usageAt(plan.timeline.columns.blocks.from[setup - 1]!));
+  const { timeline, phases } = plan;
+  // Set-up ends where the first tensor of the step begins; what it made only for a while is gone by then.
+  const first = phases.get('setup')?.length ?? 0;
+  const end = first < timeline.allocations ? timeline.columns.blocks.from[first]! : timeline.length;
+  return sumOf(timeline.usageAt(end - 1));
 }
 
 function sumOf(usage: Readonly<Record<Category, number>>): number {
