@@ -159,3 +159,13 @@ describe('what does not fit', () => {
     expect(existsSync(`${output_dir}/metrics.jsonl`)).toBe(false);
   });
 });
+
+test('step 1 stops at the first allocation that is not the planned one, and names it', async () => {
+  const session = await opened({});
+  // Gradient tiles of another size than planned: the first one that shows.
+  Object.defineProperty(session.assembly.device, 'tileBytes', { value: 512 });
+  const error = await refusal(() => trained(session));
+  expect(error.code).toBe('PlanMismatch');
+  expect(error.message).toMatch(/^step, allocation \d+: met \d+ bytes of gradient at \d+ for gradient of model\.\S+, in step, pass update, backward of \S+.*, micro-batch \d, settling model\.\S+; planned was \d+ bytes of gradient at \d+ for gradient of model\.\S+\./);
+  expect(session.assembly.device.observer).toBeNull();
+});
