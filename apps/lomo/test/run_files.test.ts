@@ -68,10 +68,10 @@ it('what is not hostile is read, and values of the command line as before', asyn
   await expect(readRun(file(good), JSON.parse('{"__proto__": 1}') as Record<string, unknown>)).rejects.toThrow(/command line: unknown key '__proto__'/);
 });
 
-it('800 damaged ones are read or refused by ConfigError', async () => {
+it('400 damaged ones are read or refused by ConfigError', async () => {
   const path = file('');
   let read = 0;
-  for (let i = 0; i < 800; i++) {
+  for (let i = 0; i < 400; i++) {
     const dice = new Dice(11, i);
     const lines = ['model_name_or_path: m', 'datasets:', '  - path: a.jsonl', 'optim: lomo', 'learning_rate: 3e-2', 'max_steps: 10', 'dtype: bf16', 'clip_mode: "global"'];
     if (dice.oneIn(2)) lines.push(`${dice.pick(['seed', 'optim', 'x', JSON.stringify(dice.pick(oddNames))])}: ${print(anything(dice, 4))}`);
@@ -83,5 +83,5 @@ it('800 damaged ones are read or refused by ConfigError', async () => {
     if (error === null) read++;
     else expect(error, `case ${i}`).toMatchObject({ name: 'LomoError', code: 'ConfigError' });
   }
-  expect(read).toBeGreaterThan(80);
+  expect(read).toBeGreaterThan(40);
 });

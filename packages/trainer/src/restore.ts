@@ -68,9 +68,10 @@ async function checkPresent(inside: ConfinedFolder, { sizes, files }: TrainerSta
 }
 
 async function checkFiles(inside: ConfinedFolder, names: readonly string[]): Promise<void> {
+  const buffer = new Uint8Array(slice);
   for (const name of names) {
     const expected = inside.expected(name)!;
-    const found = await sha256(inside, name);
+    const found = await sha256(inside, name, buffer);
     if (found !== expected) throw wrongSum(join(inside.path, name), { expected, found });
   }
 }
@@ -117,10 +118,9 @@ function isForeign(text: string): boolean {
   }
 }
 
-async function sha256(inside: ConfinedFolder, name: string): Promise<string> {
+async function sha256(inside: ConfinedFolder, name: string, buffer: Uint8Array): Promise<string> {
   const file = await inside.open(name);
   const hash = createHash('sha256');
-  const buffer = new Uint8Array(slice);
   try {
     for (let at = 0; ; ) {
       const read = await readFully(file, buffer, at);

@@ -48,7 +48,7 @@ async function expectRefused(folder: string, file: string, codes = /^(CorruptFil
 /** All bytes of small files and of the manifest, and of larger ones their headers' beginning and every so many more. */
 function positions(name: string, size: number): readonly number[] {
   if (size <= 1024 || name === stateName) return Array.from({ length: size }, (_, at) => at);
-  const step = Math.ceil(size / 60);
+  const step = Math.ceil(size / 30);
   return [...new Set([...Array.from({ length: 16 }, (_, at) => at), ...Array.from({ length: Math.ceil(size / step) }, (_, i) => i * step), size - 1])];
 }
 
