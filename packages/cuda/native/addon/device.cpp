@@ -269,9 +269,8 @@ void CudaDevice::refuse_fault(const std::int32_t* f) const {
     case bad_id: throw Error("BadId", "embedding: id " + number(f[1]) + " at token " + number(f[2]) + " is outside [0, " + number(f[3]) + "); does the tokenizer belong to this model?");
     case bad_target: throw Error("BadId", "cross_entropy: target " + number(f[1]) + " in row " + number(f[2]) + " is outside the vocabulary of " + number(f[3]));
     case cache_full: throw Error("CacheFull", "cache_write: rows " + number(f[1]) + " to " + number(f[1] + f[2]) + " do not fit a cache of " + number(f[3]));
-    case bad_segments:
-      throw Error("BadSegments", "attention: segment " + number(f[1]) + " is rows " + number(f[2]) + " to " + number(f[3]) + " of q and rows " + number(f[4]) + " to " + number(f[5]) +
-                                     " of k; segments go upwards, lie inside q and k, and have at most max_q = " + number(f[6]) + " queries and max_k = " + number(f[7]) + " keys");
+    case bad_segments: throw Error("BadSegments", "attention: segment " + number(f[1]) + " is rows " + number(f[2]) + " to " + number(f[3]) + " of q and rows " + number(f[4]) + " to " +
+                                     number(f[5]) + " of k; segments go upwards, lie inside q and k, and have at most max_q = " + number(f[6]) + " queries and max_k = " + number(f[7]) + " keys");
     default: throw Error("NativeError", "cuda: a kernel reports the unknown fault " + number(f[0]));
   }
 }

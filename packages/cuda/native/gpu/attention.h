@@ -138,5 +138,8 @@ template <int M, int N> __device__ __forceinline__ void apply_sign(const Attenti
       for (int i = 0; i < 4; ++i) s[m][n][i] *= a.sign;
 }
 
+// A score's weight again: exp(scale s - lse), where less = lse in powers of two.
+__device__ __forceinline__ float weight(const AttentionArgs& a, float s, float less) { return power_of_two(fmaf(s, a.steepness, -less)); }
+
 #endif
 }  // namespace lomo::gpu

@@ -1,9 +1,11 @@
-// Attention problems for the test: operands with rows outside segments poisoned, and what the float64 definition makes of them.
+// Attention problems for the test: operands with rows outside segments poisoned, what the float64 definition makes of them, and how far
+// a kernel may be from that.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <limits>
 #include <random>
@@ -20,6 +22,12 @@ namespace {
 using namespace lomo;
 using Numbers = std::vector<double>;
 constexpr double inf = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+
+int failures = 0, passed = 0;
+void check(bool ok, const std::string& what) {
+  ++(ok ? passed : failures);
+  if (!ok) std::printf("FAILED %s\n", what.c_str());
+}
 
 float nearest_bf16(float x) {
   std::uint32_t u;
@@ -207,5 +215,39 @@ Problem make(const Case& c, bool backward, unsigned seed = 1) {
   define(p, backward);
   return p;
 }
+
+double largest(const Numbers& all) {
+  double most = 0;
+  for (const double x : all)
+    if (std::isfinite(x)) most = std::max(most, std::abs(x));
+  return most;
+}
+
+// The bar of packages/tensor/conformance/tolerance.ts, and the largest error as a share of it. A tensor that cancels to zero everywhere is
+// measured against `otherwise`.
+double compare(const std::string& what, const Tensor& got, const Numbers& want, double length, double rounded, double otherwise = 0) {
+  const double magnitude = largest(want), accumulated = 0x1p-24 * (16 + 2 * length) * (magnitude == 0 ? otherwise : magnitude);
+  double worst = 0;
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    const double x = got.at(i);
+    if (x == want[i]) continue;
+    double bar = accumulated;
+    if (got.dtype == DType::bf16) bar += std::exp2(std::max(-126.0, std::floor(std::log2(std::abs(want[i]) + accumulated + 5e-324))) - 8) + 0x1p-8 * rounded;
+    const double off = std::abs(x - want[i]);
+    if (!(off <= bar)) {
+      check(false, what + ", element " + std::to_string(i) + ": " + std::to_string(x) + ", the definition says " + std::to_string(want[i]) + ", off by " + std::to_string(off) + ", allowed " + std::to_string(bar));
+      return inf;
+    }
+    worst = std::max(worst, off / bar);
+  }
+  check(true, what);
+  return worst;
+}
+
+double flops(const Problem& p) {
+  const double seen = std::min<double>(static_cast<double>(std::min(p.keys, p.max_k)), p.c.window > 0 ? p.c.window : inf);
+  return 4.0 * static_cast<double>(p.tokens * p.c.heads * p.c.d) * (p.c.causal && p.max_q > 1 ? seen / 2 : seen);
+}
+double length_of(double work, std::size_t written) { return std::max(1.0, work / static_cast<double>(std::max<std::size_t>(1, written))); }
 
 }  // namespace

@@ -32,12 +32,6 @@ extern const Kernel kernels_attention_backward[];
 
 namespace {
 
-int failures = 0, passed = 0;
-void check(bool ok, const std::string& what) {
-  ++(ok ? passed : failures);
-  if (!ok) std::printf("FAILED %s\n", what.c_str());
-}
-
 // What a launch left in its outputs.
 std::vector<Tensor> run(const Kernel& kernel, std::vector<Tensor*> ins, std::vector<Tensor> outs, const Problem& p, std::uint64_t seed) {
   std::vector<Operand> operands;
@@ -64,39 +58,6 @@ std::vector<Tensor> backward(Problem& p, std::uint64_t seed) {
   return run(kernels_attention_backward[0], {&p.q, &p.k, &p.v, &p.o, &p.lse, &p.dout, &p.cu_q, &p.cu_k},
              {empty(p.c.dtype, p.q.shape, p.c.skew), empty(p.c.dtype, p.k.shape, p.c.skew), empty(p.c.dtype, p.k.shape, p.c.skew)}, p, seed);
 }
-
-double largest(const Numbers& all) {
-  double most = 0;
-  for (const double x : all)
-    if (std::isfinite(x)) most = std::max(most, std::abs(x));
-  return most;
-}
-
-// The bar of packages/tensor/conformance/tolerance.ts, and the largest error as a share of it. A tensor that cancels to zero everywhere is measured against `otherwise`.
-double compare(const std::string& what, const Tensor& got, const Numbers& want, double length, double rounded, double otherwise = 0) {
-  const double magnitude = largest(want), accumulated = 0x1p-24 * (16 + 2 * length) * (magnitude == 0 ? otherwise : magnitude);
-  double worst = 0;
-  for (std::size_t i = 0; i < want.size(); ++i) {
-    const double x = got.at(i);
-    if (x == want[i]) continue;
-    double bar = accumulated;
-    if (got.dtype == DType::bf16) bar += std::exp2(std::max(-126.0, std::floor(std::log2(std::abs(want[i]) + accumulated + 5e-324))) - 8) + 0x1p-8 * rounded;
-    const double off = std::abs(x - want[i]);
-    if (!(off <= bar)) {
-      check(false, what + ", element " + std::to_string(i) + ": " + std::to_string(x) + ", the definition says " + std::to_string(want[i]) + ", off by " + std::to_string(off) + ", allowed " + std::to_string(bar));
-      return inf;
-    }
-    worst = std::max(worst, off / bar);
-  }
-  check(true, what);
-  return worst;
-}
-
-double flops(const Problem& p) {
-  const double seen = std::min<double>(static_cast<double>(std::min(p.keys, p.max_k)), p.c.window > 0 ? p.c.window : inf);
-  return 4.0 * static_cast<double>(p.tokens * p.c.heads * p.c.d) * (p.c.causal && p.max_q > 1 ? seen / 2 : seen);
-}
-double length_of(double work, std::size_t written) { return std::max(1.0, work / static_cast<double>(std::max<std::size_t>(1, written))); }
 
 bool same(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
   for (std::size_t i = 0; i < a.size(); ++i)
@@ -127,6 +88,26 @@ void prove(const Case& c, const std::vector<std::uint64_t>& seeds = {1, 7}, unsi
       check(same(forward(p, seed), y), "forward bits under schedule " + std::to_string(seed) + ": " + one.text());
       check(same(backward(p, seed), dx), "backward bits under schedule " + std::to_string(seed) + ": " + one.text());
     }
+  }
+}
+
+// Operands that are not aligned take another way into shared memory, to the same bits.
+void aligned(Case c) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    c.dtype = dtype;
+    Problem ragged = make(c, true), even = ragged;
+    for (Tensor* t : {&even.q, &even.k, &even.v, &even.dout, &even.o}) {
+      t->bytes.erase(t->bytes.begin(), t->bytes.begin() + static_cast<std::ptrdiff_t>(t->skew * size_of(dtype)));
+      t->skew = 0;
+    }
+    even.c.skew = 0;
+    bool equal = true;
+    for (const auto& [a, b] : {std::pair{forward(ragged, 0), forward(even, 0)}, std::pair{backward(ragged, 0), backward(even, 0)}})
+      for (std::size_t i = 0; i < a.size(); ++i) {
+        const std::size_t from = a[i].skew * size_of(a[i].dtype);
+        equal = equal && std::memcmp(a[i].bytes.data() + from, b[i].bytes.data(), b[i].bytes.size()) == 0;
+      }
+    check(equal, "the bits of aligned operands: " + c.text());
   }
 }
 
@@ -247,6 +228,7 @@ void dims_and_groups() {
     if (d % 8 != 0) continue;
     c.skew = 1;
     prove(c, {});
+    aligned(c);
   }
   for (int per = 1; per <= 8; ++per) {
     Case c;
