@@ -1,5 +1,5 @@
 // The CPU backend: the verbs of @lomo/tensor over the native addon.
-import { LomoError } from '@lomo/tensor';
+import { hostWindow, LomoError } from '@lomo/tensor';
 import type { Backend, BackendTraits, Event, Kernel, KernelSignature, Memory, Operands, Place, Queue, Region, Stopwatch } from '@lomo/tensor';
 import { loadAddon, translate } from './native.ts';
 import type { Counters, Facts, Library, NativeBackend } from './native.ts';
@@ -24,7 +24,7 @@ export interface CpuOptions {
 }
 
 class CpuMemory implements Memory {
-  private bytesInPlace: ArrayBuffer | null = null;
+  private readonly windows: (ArrayBuffer | undefined)[] = [];
 
   constructor(
     private readonly native: NativeBackend,
@@ -38,8 +38,10 @@ class CpuMemory implements Memory {
   }
 
   host(offset: number, bytes: number): Uint8Array {
-    this.bytesInPlace ??= guarded(() => this.native.view(this.id))!;
-    return new Uint8Array(this.bytesInPlace, offset, bytes);
+    const window = Math.floor(offset / hostWindow);
+    const from = window * hostWindow;
+    const buffer = (this.windows[window] ??= guarded(() => this.native.view(this.id, from, Math.min(hostWindow, this.bytes - from)))!);
+    return new Uint8Array(buffer, offset - from, bytes);
   }
 }
 

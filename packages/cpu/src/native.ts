@@ -33,8 +33,8 @@ export interface NativeBackend {
   supported(name: string): string[];
   reserve(place: number, bytes: number): number;
   release(memory: number): void;
-  /** The memory's own bytes, until it is released. */
-  view(memory: number): ArrayBuffer | null;
+  /** The memory's own bytes of a stretch, until it is released. */
+  view(memory: number, offset: number, bytes: number): ArrayBuffer | null;
   launch(): number;
   workspace(): number;
   copy(to: number, toOffset: number, from: number, fromOffset: number, bytes: number, queue: number): number;

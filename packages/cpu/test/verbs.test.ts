@@ -1,6 +1,6 @@
 // The verbs: memory, copies, writes and reads in order, what is refused, and how a failure spreads.
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { isLomoError } from '@lomo/tensor';
+import { hostWindow, isLomoError } from '@lomo/tensor';
 import { cpu } from '../src/index.ts';
 import type { CpuBackend } from '../src/index.ts';
 import { Arena } from './arena.ts';
@@ -173,6 +173,12 @@ test('bytes in place are the memory itself, and gone when it is freed', async ()
   expect(memory.host!(0, 4096).buffer).toBe(bytes.buffer);
   memory.free();
   expect([bytes.byteLength, bytes.buffer.byteLength]).toEqual([0, 0]);
+  // Larger than what is seen in one piece; only what is touched is taken from the machine.
+  const large = backend.memory('device', 2 * hostWindow);
+  const last = { memory: large, offset: 2 * hostWindow - 4, shape: [1], dtype: 'f32' } as const;
+  large.host!(last.offset, 4).set(new Uint8Array(Float32Array.of(3).buffer));
+  expect([...new Float32Array(await backend.read(last))]).toEqual([3]);
+  large.free();
   const other = cpu({ threads: 1 });
   const held = other.memory('pinned', 64).host!(0, 64);
   await other[Symbol.asyncDispose]();

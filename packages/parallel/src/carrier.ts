@@ -1,6 +1,6 @@
 // Carries bytes between the arena and a store, behind the queue that still uses them. One reader and one writer, each in order.
 import type { Device, DType } from '@lomo/tensor';
-import { sizeOf } from '@lomo/tensor';
+import { hostWindow, sizeOf } from '@lomo/tensor';
 
 /** Bytes outside the device; positions are absolute. Both move all the bytes or throw LomoError 'FileError', naming the place. */
 export interface ByteStore {
@@ -70,9 +70,7 @@ export class Carrier {
 
   private async fill({ offset, bytes, dtype, position }: Parcel): Promise<void> {
     const { memory } = this.device;
-    const step = memory.host === undefined ? roomBytes : pieceBytes;
-    for (let at = 0; at < bytes; at += step) {
-      const count = Math.min(step, bytes - at);
+    for (const { at, count } of pieces({ offset, bytes }, memory.host === undefined ? roomBytes : pieceBytes)) {
       if (memory.host !== undefined) await this.store.read(memory.host(offset + at, count), position + at);
       else {
         const room = (this.roomForReads ??= new Uint8Array(roomBytes)).subarray(0, count);
@@ -85,13 +83,20 @@ export class Carrier {
 
   private async empty({ offset, bytes, dtype, position }: Parcel): Promise<void> {
     const { memory, backend } = this.device;
-    const step = memory.host === undefined ? roomBytes : pieceBytes;
-    for (let at = 0; at < bytes; at += step) {
-      const count = Math.min(step, bytes - at);
+    for (const { at, count } of pieces({ offset, bytes }, memory.host === undefined ? roomBytes : pieceBytes)) {
       const from = memory.host?.(offset + at, count) ?? new Uint8Array(await backend.read({ memory, offset: offset + at, shape: [count / sizeOf(dtype)], dtype }));
       await this.store.write(from, position + at);
       this.bytesOut += count;
     }
+  }
+}
+
+/** A stretch cut into pieces of at most `most` bytes, none across a window of the host's. */
+function* pieces({ offset, bytes }: Pick<Parcel, 'offset' | 'bytes'>, most: number): Generator<{ readonly at: number; readonly count: number }> {
+  for (let at = 0; at < bytes; ) {
+    const count = Math.min(most, bytes - at, hostWindow - ((offset + at) % hostWindow));
+    yield { at, count };
+    at += count;
   }
 }
 

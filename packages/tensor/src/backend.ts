@@ -7,6 +7,9 @@ export type Place = 'device' | 'pinned';
 /** In-order queues; work on different queues is ordered only by events. */
 export type Queue = 'compute' | 'receive' | 'send' | 'offload';
 
+/** Bytes of a memory that JavaScript can see in one piece: its buffers end at 4 GiB. */
+export const hostWindow = 2 ** 30;
+
 /** One reservation. Few and large: the allocator hands out offsets inside it. */
 export interface Memory {
   readonly place: Place;
@@ -16,8 +19,9 @@ export interface Memory {
   /** Gives the reservation back; work already enqueued on it finishes first. */
   free(): void;
   /**
-   * Bytes [offset, offset + bytes) in place, where they are this process's own. What goes through them is ordered with no queue: whoever
-   * uses them waits for the queue first, and is done before `free`. Absent where the host cannot see them.
+   * Bytes [offset, offset + bytes) in place, where they are this process's own; no multiple of `hostWindow` may lie between them. What goes
+   * through them is ordered with no queue: whoever uses them waits for the queue first, and is done before `free`. Absent where the host
+   * cannot see them.
    */
   host?(offset: number, bytes: number): Uint8Array;
 }

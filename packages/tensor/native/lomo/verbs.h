@@ -139,14 +139,14 @@ class Verbs : public Napi::ObjectWrap<Verbs<D>> {
     return take();
   }
 
-  // view(memory): its own bytes, one ArrayBuffer until it is released; null where the host cannot see them
+  // view(memory, offset, bytes): its own bytes, the same ArrayBuffer until it is released; null where the host cannot see them
   Napi::Value view(const Info& info) {
     open();
-    void* data = memories_.locate(number(info, 0), 0, 0);
+    void* data = memories_.locate(number(info, 0), number(info, 1), number(info, 2));
     const auto id = static_cast<std::size_t>(number(info, 0));
     if constexpr (requires(const Reservation& r) { device_->visible(r); }) {
       const Reservation& r = memories_.all()[id];
-      if (device_->visible(r)) return views_.of(info.Env(), id, data, r.bytes);
+      if (device_->visible(r)) return views_.of(info.Env(), id, data, static_cast<std::size_t>(number(info, 2)));
     }
     return info.Env().Null();
   }
