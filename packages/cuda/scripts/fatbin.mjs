@@ -2,7 +2,7 @@
 // on stack frames, and where a kernel takes more than the file's `// Budget:` line says.
 import { execFile, execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { copyFileSync, existsSync, mkdirSync, readFileSync, readdirSync, renameSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -15,9 +15,13 @@ export const ptx = 'compute_90';
 const native = join(dirname(fileURLToPath(import.meta.url)), '..', 'native');
 const flags = ['-std=c++20', '-O3', '-fmad=false', '-DLOMO_DEVICE', '-Xptxas=-v,-warn-spills', '--expt-relaxed-constexpr', `-I${native}`];
 
+/** The file and every header of ours that it includes, however deep. */
 function sources(file) {
-  const headers = ['gpu'].flatMap((folder) => readdirSync(join(native, folder)).map((name) => join(native, folder, name)));
-  return [file, ...headers.sort((a, b) => (a < b ? -1 : 1))];
+  const found = new Set([file]);
+  for (const one of found) {
+    for (const [, name] of readFileSync(one, 'utf8').matchAll(/^#include "(gpu\/[^"]+)"/gm)) found.add(join(native, name));
+  }
+  return [file, ...[...found].slice(1).toSorted((a, b) => (a < b ? -1 : 1))];
 }
 
 /** What a file allows its kernels: registers a thread, static shared bytes a block. Throws where it does not say. */
@@ -49,7 +53,8 @@ export function kernelsOf(report) {
 export async function compile(nvcc, file, out) {
   const version = execFileSync(nvcc, ['--version'], { encoding: 'utf8' });
   const targets = [...architectures.map((sm) => `-gencode=arch=${sm.replace('sm', 'compute')},code=${sm}`), `-gencode=arch=${ptx},code=${ptx}`];
-  const hash = createHash('sha256').update(JSON.stringify([version, flags, targets, basename(file)]));
+  // Where the clone lies is no part of it.
+  const hash = createHash('sha256').update(JSON.stringify([version, flags.slice(0, -1), targets, basename(file)]));
   for (const source of sources(file)) hash.update(`\0${basename(source)}\0`).update(readFileSync(source));
   const cached = join(cacheFolder(), 'fatbin', `${basename(file, '.cu')}-${hash.digest('hex').slice(0, 32)}`);
   if (!existsSync(`${cached}.json`)) {
