@@ -53,6 +53,8 @@ export async function liveThrough({ training, from }: Awaited<ReturnType<typeof 
   const attempts: Attempt[] = [];
   let acknowledged = -1; // the attempt
   let saves = 0;
+  // Of a step: saving it again is evaluating it again.
+  const losses = new Map<number, number | null>();
   const keep = 1 + draw.below(3);
   const snapshot = new Snapshot();
   for (let crash = 1; crash <= crashes; crash++) {
@@ -69,7 +71,8 @@ export async function liveThrough({ training, from }: Awaited<ReturnType<typeof 
       let step = (await surveyCheckpoints(root, files)).complete[0]?.step ?? 0;
       for (;;) {
         if (step === 0 || draw.next() > 0.3) step++;
-        const attempt: Attempt = { acknowledged: false, step, digest: await write(training, draw), evalLoss: draw.next() < 0.4 ? draw.next() : null };
+        if (!losses.has(step)) losses.set(step, draw.next() < 0.4 ? draw.next() : null);
+        const attempt: Attempt = { acknowledged: false, step, digest: await write(training, draw), evalLoss: losses.get(step)! };
         attempts.push(attempt);
         const number = attempts.length - 1;
         const contents = draw.next() < 0.5 ? contentsOf(training) : await snapshot.take(contentsOf(training));
@@ -112,10 +115,8 @@ async function judge(training: Training, files: Files, { root, attempts, acknowl
   // Fewer than asked for only while there were never that many: rotation takes none before another one is durable.
   const steps = new Set(attempts.filter((attempt) => attempt.acknowledged).map(({ step }) => step));
   if (complete.length < Math.min(keep, steps.size)) return `${complete.length} checkpoints are left of ${steps.size}, ${keep} are to be kept`;
-  // The best of what a checkpoint still is: a step saved again may have lost its loss.
-  const last = [...steps].flatMap((step) => attempts.findLast((attempt) => attempt.acknowledged && attempt.step === step) ?? []);
-  const best = last.filter(({ evalLoss }) => evalLoss !== null).toSorted((a, b) => a.evalLoss! - b.evalLoss!)[0];
-  const isKept = best === undefined || complete.some(({ step, state }) => step === best.step || (state.evalLoss !== null && state.evalLoss <= best.evalLoss!));
+  const best = attempts.filter((attempt) => attempt.acknowledged && attempt.evalLoss !== null).toSorted((a, b) => a.evalLoss! - b.evalLoss!)[0];
+  const isKept = best === undefined || complete.some(({ state }) => state.evalLoss !== null && state.evalLoss <= best.evalLoss!);
   return isKept ? null : `the checkpoint of step ${best.step}, the best, is gone`;
 }
 
