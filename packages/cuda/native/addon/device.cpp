@@ -47,6 +47,15 @@ CudaDevice::CudaDevice(const Napi::Object& options) : driver_(text(options, "dri
   if (major < 8) throw Error("WrongArchitecture", "cuda: " + name_ + " is " + gpu_ + "; lomo's kernels need sm_80 (Ampere) or newer");
   context_ = std::make_unique<Context>(driver_, text(options, "cublasLt"), list(options, "folders"));
   driver_.check(driver_.context_retain(&handle_, device_), "cuDevicePrimaryCtxRetain");
+  try {
+    open();
+  } catch (...) {
+    shut();  // a backend that was not made holds no memory of the GPU
+    throw;
+  }
+}
+
+void CudaDevice::open() {
   driver_.check(driver_.context_set(handle_), "cuCtxSetCurrent");
   context_->functions.load(name_ == "lomo host double" ? "host double" : gpu_);
   for (Queue& q : queues_) {
@@ -70,7 +79,9 @@ CudaDevice::CudaDevice(const Napi::Object& options) : driver_(text(options, "dri
   context_->products.open();
 }
 
-CudaDevice::~CudaDevice() {
+CudaDevice::~CudaDevice() { shut(); }
+
+void CudaDevice::shut() {
   // Results do not matter here: a lost context refuses everything, and there is nothing left to save.
   if (handle_ == nullptr) return;
   driver_.context_set(handle_);

@@ -61,6 +61,8 @@ class CudaDevice {
     std::uint64_t recorded = 0, last = 0;  // last: the latest command's ticket
   };
 
+  void open();
+  void shut();
   void write(void* to, const std::byte* from, std::size_t bytes);
   void read(void* to, const void* from, std::size_t bytes);
   void record(int queue);
