@@ -9,8 +9,8 @@ import { createModel, initialiseAnywhere, modelSources, nodeFiles } from '@lomo/
 import { adalomo, adamw, lomo, Optimizer, sgd } from '@lomo/optim';
 import type { Clip, Rule } from '@lomo/optim';
 import type { MemoryPlan } from '@lomo/parallel';
-import { makePlan, Program, Residency, underPlan } from '@lomo/parallel';
-import { Device } from '@lomo/tensor';
+import { Carrier, makePlan, Program, Residency, underPlan } from '@lomo/parallel';
+import { Device, hostWindow } from '@lomo/tensor';
 import type { ScratchFile } from '@lomo/trainer';
 import { emptyBatch, openOffloadFile, openSpillFile, openStreamFile } from '@lomo/trainer';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -101,6 +101,22 @@ test('the plan of LLaMA-65B, bf16, 8 x 1024 tokens: streamed and offloaded in un
   expect(plan.extent / gibibyte).toBeLessThan(8.5);
   const { read, written } = program!.residency!.traffic;
   expect([Math.round(written / gibibyte), Math.round(read / gibibyte)]).toEqual([122, 241]);
+});
+
+test('what lies across two windows of the host goes to the file and comes back whole', async () => {
+  const device = new Device(backend, { bytes: hostWindow + 2 ** 20 });
+  device.arena.allocate(hostWindow - 2 ** 18, 'workspace'); // never touched: no page of it is taken
+  const tensor = device.allocate({ shape: [2 ** 17], dtype: 'f32' }, 'workspace');
+  const carrier = new Carrier(device, files[0]!);
+  const values = Float32Array.from({ length: 2 ** 17 }, (_, i) => i);
+  device.write(tensor, values);
+  const parcel = { offset: tensor.offset, bytes: tensor.bytes, dtype: tensor.dtype, position: 64 };
+  await carrier.deliver([parcel]);
+  device.write(tensor, new Float32Array(2 ** 17));
+  await carrier.fetch([parcel]);
+  expect(await device.read(tensor)).toEqual(values);
+  expect([carrier.put, carrier.fetched]).toEqual([tensor.bytes, tensor.bytes]);
+  device.free();
 });
 
 describe('memory', () => {
