@@ -18,7 +18,7 @@ const hugePage = 2 ** 21;
 /**
  * Bytes that training adds to a process outside the arena, whatever the model: machine code that oneDNN writes and its description of
  * every product, pages of its library touched only now, the stacks and heaps of the executor's threads, and V8's young generation at work.
- * 14 to 33 MiB were measured over models, types and shapes by `pnpm bench plan`, which prints how they are made up; rather said too high.
+ * 14 to 41 MiB were measured over models, types and shapes by `pnpm bench plan`, which prints how they are made up; rather said too high.
  */
 export const growthBytes = 28 * 2 ** 20;
 
