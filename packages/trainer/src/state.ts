@@ -76,8 +76,10 @@ export function parseState(text: string, path: string): TrainerState {
 
 /** What differs between the machine a state was made on and this one: 'isa avx512, here avx2'. Nothing where either says nothing of itself. */
 export function machineDifferences(made: TrainerState['machine'], here: TrainerState['machine']): string[] {
-  if (Object.keys(made).length === 0 || Object.keys(here).length === 0) return [];
-  const names = [...new Set([...Object.keys(made), ...Object.keys(here)])];
+  // The form of the head is the run's own, and known also where nobody has said what machine it is.
+  const isKnown = (machine: TrainerState['machine']): boolean => Object.keys(machine).some((name) => name !== 'head_form');
+  const all = [...new Set([...Object.keys(made), ...Object.keys(here)])];
+  const names = isKnown(made) && isKnown(here) ? all : all.filter((name) => name in made && name in here);
   return names.filter((name) => made[name] !== here[name]).map((name) => `${name} ${made[name] ?? 'unknown'}, here ${here[name] ?? 'unknown'}`);
 }
 
