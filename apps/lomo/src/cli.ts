@@ -202,7 +202,7 @@ program
   .option('--html <file>', 'write a page with the memory of a step over time, tensor by tensor')
   .allowUnknownOption()
   .allowExcessArguments()
-  .addHelpText('after', examples(['lomo plan run.yaml', 'bytes by category: lomo, adalomo, adamw; kept or recomputed'], ['lomo plan run.yaml --max-seq-length 4096 --dtype bf16', 'what another setting would need'], ['lomo plan run.yaml --html plan.html', 'the same to look at in a browser']))
+  .addHelpText('after', examples(['lomo plan run.yaml', 'bytes by category: lomo, adalomo, adamw, sgd; the peak; what fits'], ['lomo plan run.yaml --max-seq-length 4096 --dtype bf16', 'what another setting would need'], ['lomo plan run.yaml --html plan.html', 'the same to look at in a browser']))
   .action(async (path: string, flags: { json?: boolean; device?: string; html?: string }, command: Command) => {
     const overrides = await overridesOf(command.args.slice(1));
     await (await import('./commands/plan.ts')).plan(path, overrides, flags);

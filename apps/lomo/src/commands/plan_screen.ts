@@ -72,7 +72,7 @@ function choiceLines(choices: readonly Choice[], fold: (text: string, indent?: n
 function verdict({ fits, plan }: OptimizerPlan, { device, nearest, fold }: { readonly device: PlanDevice; readonly nearest: readonly Nearest[]; readonly fold: (text: string, indent?: number) => string }): string[] {
   if (fits) return ['', fold(`  fits: ${bytes(plan.extent)} of ${device.words}`)];
   const shown = nearest.map((n) => fold(`    ${settingWords(n.settings)}: ${bytes(n.extent)}, ${slowerWords(n)}${n.note === null ? '' : ` (${n.note})`}`, 6));
-  return ['', fold(`  does not fit: it needs ${bytes(plan.extent)} of ${device.words}`), ...(shown.length === 0 ? [fold('    nothing near it fits')] : ['  what fits, nearest first:', ...shown])];
+  return ['', fold(`  does not fit: it needs ${bytes(plan.extent)} of ${device.words}`), ...(shown.length === 0 ? [fold('    nothing near it fits')] : [fold('  what fits, nearest first; time a token beside the fastest way of this run, were there room:'), ...shown])];
 }
 
 /** What of a plan goes into JSON: everything but the timeline. */
