@@ -217,13 +217,27 @@ async function makeFolders(folder: string): Promise<void> {
   } catch (error) {
     const errno = errnoOf(error);
     if (errno === 'ENOENT' && dirname(folder) !== folder) {
-      if (factsOf(await fs.stat(dirname(folder)).catch(() => nothing)).kind === 'folder') throw error;
-      await makeFolders(dirname(folder));
-      return makeFolders(folder);
+      // There by now: another call made it, or the file system answers so in any case.
+      const there = factsOf(await fs.stat(dirname(folder)).catch(() => nothing)).kind === 'folder';
+      if (!there) await makeFolders(dirname(folder));
+      return makeFolder(folder);
     }
-    // A folder on a read-only file system is told by EROFS, not by EEXIST.
-    if (factsOf(await fs.stat(folder).catch(() => nothing)).kind !== 'folder') throw error;
+    await throwUnlessFolder(folder, error);
   }
+}
+
+/** In a folder that is there. */
+async function makeFolder(folder: string): Promise<void> {
+  try {
+    await fs.mkdir(folder);
+  } catch (error) {
+    await throwUnlessFolder(folder, error);
+  }
+}
+
+/** A folder on a read-only file system is told by EROFS, not by EEXIST. */
+async function throwUnlessFolder(folder: string, error: unknown): Promise<void> {
+  if (factsOf(await fs.stat(folder).catch(() => nothing)).kind !== 'folder') throw error;
 }
 
 const nothing = { isFile: () => false, isDirectory: () => false, size: 0, dev: 0, ino: 0 };
