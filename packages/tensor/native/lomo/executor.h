@@ -63,6 +63,11 @@ class Executor {
     return s;
   }
 
+  // A write that found nothing to wait for: the next time it may have to be staged.
+  void unstaged(std::size_t bytes) {
+    if (Demand* demand = demand_for(bytes); demand != nullptr) ++demand->used;
+  }
+
   // Enqueues and returns the command's ticket: 1, 2, ...
   std::uint64_t push(Command* node) {
     node->ticket = ++pushed_;

@@ -226,6 +226,7 @@ class Verbs : public Napi::ObjectWrap<Verbs<D>> {
     if constexpr (!requires { D::stages_always; }) {
       if (executor_->idle()) {
         device_->copy(to, view.Data(), bytes, CommandKind::write);
+        executor_->unstaged(bytes);
         return info.Env().Undefined();
       }
     }
