@@ -1,7 +1,7 @@
 // When the executor's thread ran what, on the clock of performance.now().
 import type { Stopwatch, TimedWork } from '@lomo/tensor';
 import type { NativeBackend } from './native.ts';
-import { translate } from './native.ts';
+import { translate } from '@lomo/tensor/addon';
 
 /** By the numbers of the native CommandKind; what is not among them is housekeeping. */
 const kinds: readonly (TimedWork['kind'] | undefined)[] = ['launch', 'copy', 'write', 'read'];

@@ -1,15 +1,7 @@
-// The addon as TypeScript sees it, how it is found, and how its errors become LomoErrors.
-import { existsSync } from 'node:fs';
-import { createRequire } from 'node:module';
+// This package's addon: what it says about itself and its GPU, and where it is.
 import { fileURLToPath } from 'node:url';
-import { LomoError } from '@lomo/tensor';
-
-/** A library the backend opened at run time. */
-export interface Library {
-  readonly name: string;
-  readonly version: string;
-  readonly path: string;
-}
+import { loadAddon } from '@lomo/tensor/addon';
+import type { Counters as SharedCounters, Library, NativeVerbs } from '@lomo/tensor/addon';
 
 /** What the addon says about itself and its GPU. */
 export interface Facts {
@@ -29,34 +21,13 @@ export interface Facts {
 }
 
 /** Counts since the backend was made. */
-export interface Counters {
-  /** Kernels launched. */
-  readonly launches: number;
-  /** Native allocations of ours while enqueueing or preparing work. */
-  readonly allocations: number;
+export interface Counters extends SharedCounters {
   /** Times the executor's thread waited for the GPU: for reads, and where writes outran 16 MiB of staging. */
   readonly waits: number;
 }
 
-/** One native backend. Launches and workspace queries read the packet it was made with. */
-export interface NativeBackend {
-  find(name: string, dtypes: readonly number[], ins: number, inouts: number): number;
-  attributes(kernel: number): string;
-  supported(name: string): string[];
-  reserve(place: number, bytes: number): number;
-  release(memory: number): void;
-  launch(): number;
-  workspace(): number;
-  copy(to: number, toOffset: number, from: number, fromOffset: number, bytes: number, queue: number): number;
-  wait(queue: number, other: number, ticket: number): void;
-  write(memory: number, offset: number, bytes: Uint8Array): void;
-  read(memory: number, offset: number, bytes: number): Promise<ArrayBuffer>;
-  reserved(): number;
-  counters(): Omit<Counters, 'waits'>;
+export interface NativeBackend extends NativeVerbs {
   facts(): Facts;
-  drain(): void;
-  close(): Promise<void>;
-  stop(): void;
 }
 
 export interface NativeOptions {
@@ -74,52 +45,7 @@ export interface Addon {
 /** Folder of this package, from src/ as from dist/. */
 export const packageFolder = fileURLToPath(new URL('..', import.meta.url));
 
-/**
- * Loads the addon: `path` if given; else build/Release of this package; else the prebuilt package of this platform. Loading opens nothing
- * of CUDA. Throws MissingAddon with every place tried.
- */
-export function loadAddon(path?: string): Addon {
-  const require = createRequire(import.meta.url);
-  const built = `${packageFolder}build/Release/lomo_cuda.node`;
-  const prebuilt = `@lomo/cuda-${process.platform}-${process.arch}-gnu`;
-  const tried: string[] = [];
-  const attempt = (specifier: string): Addon | null => {
-    try {
-      return require(specifier) as Addon;
-    } catch (error) {
-      tried.push(`  ${specifier}: ${error instanceof Error ? error.message.split('\n')[0] : String(error)}`);
-      return null;
-    }
-  };
-  let addon: Addon | null;
-  if (path !== undefined) addon = attempt(path);
-  else if (existsSync(built)) addon = attempt(built);
-  else {
-    tried.push(`  ${built}: not there`);
-    addon = attempt(prebuilt);
-  }
-  if (addon === null)
-    throw new LomoError('MissingAddon', `@lomo/cuda has no native addon for ${process.platform}-${process.arch}. Compile it: pnpm --filter @lomo/cuda build:native (needs cmake, ninja, a C++20 compiler and nvcc 13). Tried:\n${tried.join('\n')}`);
-  return addon;
-}
-
-interface NativeError extends Error {
-  readonly code: string;
-  readonly at: string;
-  readonly op?: string;
-  readonly shapes?: string;
-}
-
-function isNative(error: unknown): error is NativeError {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' && 'at' in error;
-}
-
-/** The LomoError of a native error, naming `op` and its shapes where the error itself does not; anything else as it is. */
-export function translate(error: unknown, op = '', shapes = ''): unknown {
-  if (!isNative(error)) return error;
-  const name = error.op ?? op;
-  const met = error.shapes ?? shapes;
-  const prefix = name === '' || error.message.startsWith(`${name}: `) ? '' : `${name}: `;
-  const suffix = met === '' ? '' : ` (operands ${met})`;
-  return new LomoError(error.code, `${prefix}${error.message}${suffix}`, { op: name, shapes: met, at: error.at });
+/** Loads the addon: the file at `path`, if given. Loading opens nothing of CUDA. Throws MissingAddon with every place tried. */
+export function loadCudaAddon(path?: string): Addon {
+  return loadAddon({ name: '@lomo/cuda', folder: packageFolder, file: 'lomo_cuda.node', advice: 'pnpm --filter @lomo/cuda build:native (needs cmake, ninja, a C++20 compiler and nvcc 13)', ...(path === undefined ? {} : { path }) });
 }

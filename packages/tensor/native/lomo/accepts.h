@@ -16,8 +16,8 @@ template <std::size_t n> struct pattern {
 };
 
 // Dtypes as "ins|inouts|outs", one letter an operand: f f32, h f16, i i32, r real (all r equal: f32 or bf16), p parameter storage (all p
-// equal: f32, bf16 or f16), s any of those three, x any dtype.
-template <pattern wanted> bool accepts(const Signature& s) {
+// equal: f32, bf16 or f16), s any of those three, b any dtype (all b equal), x any dtype. Static: each instruction set's files have their own.
+template <pattern wanted> static bool accepts(const Signature& s) {
   const DType* types[3] = {s.ins, s.inouts, s.outs};
   const std::int32_t counts[3] = {s.n_ins, s.n_inouts, s.n_outs};
   int group = 0, at = 0;
@@ -37,7 +37,7 @@ template <pattern wanted> bool accepts(const Signature& s) {
     if (*c == 'i' && t != DType::i32) return false;
     if (*c == 'r' && t != DType::f32 && t != DType::bf16) return false;
     if ((*c == 'p' || *c == 's') && !floating) return false;
-    if (*c == 'r' || *c == 'p') {
+    if (*c == 'r' || *c == 'p' || *c == 'b') {
       const DType* here = &types[group][at - 1];
       if (shared != nullptr && *shared != t) return false;
       shared = here;

@@ -1,6 +1,6 @@
 // Writes a launch as numbers into the one array both languages share; native/lomo/packet.h reads the same layout.
-import { LomoError, dtypes, sizeOf } from '@lomo/tensor';
-import type { DType, Operands, Queue, Region } from '@lomo/tensor';
+import { LomoError, dtypes, sizeOf } from '../src/index.ts';
+import type { DType, Operands, Queue, Region } from '../src/index.ts';
 
 const headLength = 10;
 const operandLength = 8;
