@@ -2,10 +2,9 @@
 import { DataError } from './errors.ts';
 import { Ingest } from './ingest.ts';
 import type { Overlong } from './ingest.ts';
-import { countTargets } from './mask.ts';
 import { lengthHistogram } from './report.ts';
 import type { DatasetReport } from './report.ts';
-import { shuffledOrder } from './shuffle.ts';
+import { fileOrder, shuffling } from './shuffle.ts';
 import type { OnBadLine } from './sources/bad-lines.ts';
 import type { Source } from './sources/source.ts';
 import { Steps } from './steps.ts';
@@ -14,6 +13,8 @@ import { SampleStore } from './store.ts';
 import type { Sample } from './store.ts';
 import { checkTemplate, defaultTemplate } from './template.ts';
 import type { Template } from './template.ts';
+import { atOnce, inTurns } from './turns.ts';
+import type { Work } from './turns.ts';
 import type { Tokenizer } from './tokenizer/tokenizer.ts';
 
 /** What a dataset is made of. */
@@ -48,6 +49,9 @@ export interface DatasetOptions {
   readonly onProgress?: (done: { readonly samples: number; readonly tokens: number }) => void;
 }
 
+/** What is left to choose of steps for evaluation. */
+export type EvalStepsOptions = Pick<StepsOptions, 'capacity' | 'microBatches' | 'packing' | 'maxSegments'>;
+
 /** A tokenized dataset, in memory (5 bytes a token). Nothing is tokenized again after it is open. */
 export interface Dataset {
   /** Number of samples. */
@@ -63,10 +67,14 @@ export interface Dataset {
   at(index: number): Sample;
   /** `path:line` of dataset index `index`. */
   where(index: number): string;
-  /** The optimizer steps of a run; cheap, over lengths only. */
+  /** The optimizer steps of a run, over lengths only: about a second a million samples, in which nothing else happens. */
   steps(options: StepsOptions): Steps;
+  /** The same, laid out in turns of milliseconds between which timers and signals have theirs. Throws the signal's reason. */
+  layOut(options: StepsOptions, signal?: AbortSignal): Promise<Steps>;
   /** Steps for evaluation: every sample once, in the order of the files, with the same shapes. */
-  evalSteps(options: Pick<StepsOptions, 'capacity' | 'microBatches' | 'packing' | 'maxSegments'>): Steps;
+  evalSteps(options: EvalStepsOptions): Steps;
+  /** The same, laid out in turns. */
+  layOutEval(options: EvalStepsOptions, signal?: AbortSignal): Promise<Steps>;
   report(): DatasetReport;
 }
 
@@ -98,19 +106,23 @@ export async function openDataset(options: DatasetOptions): Promise<Dataset> {
   ingest.finish();
 
   const lengths = store.lengths();
-  const targets = Int32Array.from({ length: store.length }, (_, i) => countTargets(store.at(i).trained));
-  const fingerprint = store.fingerprint();
+  const targets = store.targets();
+  const fingerprint = await inTurns(store.fingerprint(), options.signal ?? null);
   const at = (index: number): Sample => {
     if (!Number.isInteger(index) || index < 0 || index >= store.length) throw new DataError('BadOption', `sample ${index} of a dataset of ${store.length} (samples count from 0)`);
     return store.at(index);
   };
   const order = orders(store.length, seed);
-  const steps = (asked: StepsOptions): Steps => new Steps({ lengths, targets, maxSeqLength, padId, sampleAt: at, order }, asked);
+  const input = { lengths, targets, maxSeqLength, padId, sampleAt: at, order };
+  const forEvaluation = (asked: EvalStepsOptions): StepsOptions => ({ ...asked, shuffle: false, window: 0, epochs: 1, lastStep: 'keep' });
   return {
-    length: store.length, maxSeqLength, seed, padId, fingerprint, at, steps,
-    sample: (epoch, index) => at(order(epoch, true)[index] ?? index),
+    length: store.length, maxSeqLength, seed, padId, fingerprint, at,
+    steps: (asked) => Steps.atOnce(input, asked),
+    layOut: (asked, signal) => Steps.inTurns(input, asked, signal),
+    sample: (epoch, index) => at(atOnce(order(epoch, true))[index] ?? index),
     where: (index) => at(index).where,
-    evalSteps: (asked) => steps({ ...asked, shuffle: false, window: 0, epochs: 1, lastStep: 'keep' }),
+    evalSteps: (asked) => Steps.atOnce(input, forEvaluation(asked)),
+    layOutEval: (asked, signal) => Steps.inTurns(input, forEvaluation(asked), signal),
     report: () => {
       const trained = targets.reduce((sum, count) => sum + count, 0);
       return {
@@ -123,13 +135,13 @@ export async function openDataset(options: DatasetOptions): Promise<Dataset> {
 }
 
 /** Orders by epoch; the latest is kept, since neighbours in time ask for the same. */
-function orders(length: number, seed: number): (epoch: number, shuffle: boolean) => Int32Array {
+function orders(length: number, seed: number): (epoch: number, shuffle: boolean) => Work<Int32Array> {
   let latest: { readonly key: number; readonly order: Int32Array } | null = null;
-  return (epoch, shuffle) => {
+  return function* (epoch, shuffle) {
     const key = shuffle ? epoch : -1;
     if (latest?.key === key) return latest.order;
     if (shuffle && (!Number.isSafeInteger(epoch) || epoch < 0)) throw new DataError('BadOption', `epoch is ${epoch}, expected a whole number from 0`);
-    const order = shuffle ? shuffledOrder(length, seed, epoch) : Int32Array.from({ length }, (_, i) => i);
+    const order = shuffle ? yield* shuffling(length, seed, epoch) : fileOrder(length);
     latest = { key, order };
     return order;
   };

@@ -1,7 +1,7 @@
 // Datasets, templates, tokenizers, masks and packing: deterministic batches as typed arrays.
 export type { Batch } from './batch.ts';
 export { openDataset } from './dataset.ts';
-export type { Dataset, DatasetOptions } from './dataset.ts';
+export type { Dataset, DatasetOptions, EvalStepsOptions } from './dataset.ts';
 export { describe } from './describe.ts';
 export type { DescribeOptions } from './describe.ts';
 export { DataError } from './errors.ts';

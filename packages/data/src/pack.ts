@@ -1,4 +1,5 @@
-// Lays an epoch's samples into steps and micro-batches, from lengths alone: deterministic, every sample exactly once.
+// Lays an epoch's samples into steps and micro-batches, from lengths alone: deterministic, every sample exactly once. Work that stops after every step.
+import type { Work } from './turns.ts';
 
 /** Where each sample of an epoch goes. Samples of step s are `samples[stepStarts[s] .. stepStarts[s + 1]]`, in order; `bins` is the micro-batch of each. */
 export interface Layout {
@@ -20,7 +21,7 @@ export interface Lengths {
  * Fills `microBatches` bins of `capacity` tokens per step, in order, best fit. When a sample does not fit, up to `window` samples behind it may
  * fill the gaps; those passed over open the next step. Every length must be at most `capacity`.
  */
-export function packTokens({ order, lengths }: Lengths, options: { readonly capacity: number; readonly microBatches: number; readonly window: number }): Layout {
+export function* packTokens({ order, lengths }: Lengths, options: { readonly capacity: number; readonly microBatches: number; readonly window: number }): Work<Layout> {
   const { capacity, microBatches, window } = options;
   const builder = new LayoutBuilder(order.length);
   let waiting: number[] = [];
@@ -42,12 +43,13 @@ export function packTokens({ order, lengths }: Lengths, options: { readonly capa
     }
     waiting = [...passed, ...waiting.slice(looked)];
     builder.endStep();
+    yield;
   }
   return builder.finish();
 }
 
 /** Exactly `sequences` samples a step (the last may have fewer), packed best-fit decreasing into as few bins of `capacity` tokens as that finds. */
-export function packSequences({ order, lengths }: Lengths, options: { readonly capacity: number; readonly sequences: number }): Layout {
+export function* packSequences({ order, lengths }: Lengths, options: { readonly capacity: number; readonly sequences: number }): Work<Layout> {
   const builder = new LayoutBuilder(order.length);
   for (let from = 0; from < order.length; from += options.sequences) {
     const step = order.subarray(from, from + options.sequences);
@@ -63,18 +65,21 @@ export function packSequences({ order, lengths }: Lengths, options: { readonly c
     }
     step.forEach((sample, place) => builder.place(sample, bins[place] ?? 0));
     builder.endStep();
+    yield;
   }
   return builder.finish();
 }
 
 /** One sample a row, `rows` rows a bin, `sequences` samples a step. */
-export function packRows({ order }: Pick<Lengths, 'order'>, options: { readonly rows: number; readonly sequences: number }): Layout {
+export function* packRows({ order }: Pick<Lengths, 'order'>, options: { readonly rows: number; readonly sequences: number }): Work<Layout> {
   const builder = new LayoutBuilder(order.length);
-  order.forEach((sample, i) => {
+  for (const [i, sample] of order.entries()) {
     const place = i % options.sequences;
     builder.place(sample, Math.floor(place / options.rows));
-    if (place === options.sequences - 1 || i === order.length - 1) builder.endStep();
-  });
+    if (place < options.sequences - 1 && i < order.length - 1) continue;
+    builder.endStep();
+    yield;
+  }
   return builder.finish();
 }
 

@@ -1,15 +1,33 @@
 // The order of an epoch: a seeded Fisher-Yates shuffle, a pure function of (seed, epoch, length).
+import { atOnce } from './turns.ts';
+import type { Work } from './turns.ts';
 
 /** A permutation of 0 .. length - 1; `seed` and `epoch` are whole numbers from 0 to 2^53 - 1. */
 export function shuffledOrder(length: number, seed: number, epoch: number): Int32Array {
-  const order = Int32Array.from({ length }, (_, i) => i);
+  return atOnce(shuffling(length, seed, epoch));
+}
+
+/** Swaps between two places to stop at: less than a millisecond. */
+const stretch = 16_384;
+
+/** The same as work to be done in turns. */
+export function* shuffling(length: number, seed: number, epoch: number): Work<Int32Array> {
+  const order = fileOrder(length);
   const draw = generator(seed, epoch);
   for (let i = length - 1; i > 0; i -= 1) {
     const j = below(draw, i + 1);
     const moved = order[i] ?? 0;
     order[i] = order[j] ?? 0;
     order[j] = moved;
+    if (i % stretch === 0) yield;
   }
+  return order;
+}
+
+/** 0 .. length - 1: the order of the files. */
+export function fileOrder(length: number): Int32Array {
+  const order = new Int32Array(length);
+  for (let i = 0; i < length; i += 1) order[i] = i;
   return order;
 }
 

@@ -1,5 +1,7 @@
 // The tokenized samples, in memory: 5 bytes a token, and where each came from.
 import { createHash } from 'node:crypto';
+import { countTargets } from './mask.ts';
+import type { Work } from './turns.ts';
 
 /** One sample: views into the store, not to be written. */
 export interface Sample {
@@ -19,6 +21,7 @@ export class SampleStore {
   private readonly starts: number[] = [0];
   private readonly sources: number[] = [];
   private readonly lines: number[] = [];
+  private readonly targetCounts: number[] = [];
   private readonly paths: string[] = [];
 
   /** Number of samples. */
@@ -45,6 +48,7 @@ export class SampleStore {
     this.starts.push(end);
     this.sources.push(place.path);
     this.lines.push(place.line);
+    this.targetCounts.push(countTargets(trained));
   }
 
   /** Sample `index`; the caller has checked the range. */
@@ -55,15 +59,26 @@ export class SampleStore {
 
   /** Tokens of each sample. */
   lengths(): Int32Array {
-    return Int32Array.from({ length: this.length }, (_, i) => (this.starts[i + 1] ?? 0) - (this.starts[i] ?? 0));
+    const lengths = new Int32Array(this.length);
+    for (let i = 0; i < lengths.length; i += 1) lengths[i] = (this.starts[i + 1] ?? 0) - (this.starts[i] ?? 0);
+    return lengths;
   }
 
-  /** SHA-256 over ids, masks and lengths, in hex: equal exactly when the samples are. */
-  fingerprint(): string {
+  /** Targets of each sample. */
+  targets(): Int32Array { return Int32Array.from(this.targetCounts); }
+
+  /** SHA-256 over ids, masks and lengths, in hex: equal exactly when the samples are. A second a gigabyte, in turns. */
+  *fingerprint(): Work<string> {
     const hash = createHash('sha256');
-    hash.update(new Uint8Array(this.ids.buffer, 0, this.tokens * 4));
-    hash.update(this.trained.subarray(0, this.tokens));
-    hash.update(new Uint8Array(Float64Array.from(this.starts).buffer));
+    for (const bytes of [new Uint8Array(this.ids.buffer, 0, this.tokens * 4), this.trained.subarray(0, this.tokens), new Uint8Array(Float64Array.from(this.starts).buffer)]) {
+      for (let at = 0; at < bytes.byteLength; at += hashed) {
+        hash.update(bytes.subarray(at, at + hashed));
+        yield;
+      }
+    }
     return hash.digest('hex');
   }
 }
+
+/** Bytes hashed between two places to stop at: some milliseconds. */
+const hashed = 2 ** 22;

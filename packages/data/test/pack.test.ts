@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { shuffledOrder } from '../src/index.ts';
 import type { Batch, Sample, StepsOptions } from '../src/index.ts';
 import { countTargets } from '../src/mask.ts';
+import { fileOrder, shuffling } from '../src/shuffle.ts';
 import { Steps } from '../src/steps.ts';
 
 /** Samples whose ids tell sample and place apart, with a random mask that trains at least one token. */
@@ -14,13 +15,18 @@ function samplesOf(lengths: readonly number[], masks: readonly number[]): Sample
   });
 }
 
+// oxlint-disable-next-line require-yield
+function* unshuffled(length: number): Generator<void, Int32Array, void> {
+  return fileOrder(length);
+}
+
 function stepsOf(samples: readonly Sample[], maxSeqLength: number, options: StepsOptions): Steps {
-  return new Steps({
+  return Steps.atOnce({
     lengths: Int32Array.from(samples, (sample) => sample.ids.length),
     targets: Int32Array.from(samples, (sample) => countTargets(sample.trained)),
     maxSeqLength, padId: 0,
     sampleAt: (index) => samples[index] ?? { index, ids: new Int32Array(0), trained: new Uint8Array(0), where: '' },
-    order: (epoch, shuffle) => (shuffle ? shuffledOrder(samples.length, 7, epoch) : Int32Array.from(samples, (_, i) => i)),
+    order: (epoch, shuffle) => (shuffle ? shuffling(samples.length, 7, epoch) : unshuffled(samples.length)),
   }, options);
 }
 

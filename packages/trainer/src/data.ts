@@ -35,7 +35,7 @@ export async function openRunData(config: RunConfig, options: { readonly tokeniz
       });
     const train = await open(config.datasets);
     const held = config.eval_datasets.length === 0 ? null : await open(config.eval_datasets);
-    return layOut(config, train, held);
+    return layOut(config, { train, held, signal: options.signal });
   });
 }
 
@@ -71,19 +71,21 @@ export function shapeWithoutData(config: RunConfig): RunData['shape'] {
   return { tokens: capacity, microBatches: microBatchesOf(config), maxSegments: rows + padding, maxLength: config.max_seq_length };
 }
 
-/** Steps of training and evaluation, of one shape. */
-function layOut(config: RunConfig, train: Dataset, held: Dataset | null): RunData {
+/** Steps of training and evaluation, of one shape. In turns: of millions of samples it takes seconds, in which a signal must be heard. */
+async function layOut(config: RunConfig, { train, held, signal }: Pick<RunData, 'train' | 'held'> & { readonly signal: AbortSignal | undefined }): Promise<RunData> {
   const { capacity, size } = capacityOf(config);
   const microBatches = microBatchesOf(config);
   const span = config.max_steps === undefined ? { epochs: config.num_train_epochs } : { maxSteps: config.max_steps };
   const options = { capacity, microBatches, packing: config.packing, ...span };
   const evaluation = { capacity, microBatches: 1, packing: config.packing };
-  const maxSegments = Math.max(train.steps(options).maxSegments, held?.evalSteps(evaluation).maxSegments ?? 1);
-  const steps = train.steps({ ...options, maxSegments });
+  const laid = await train.layOut(options, signal);
+  const heldLaid = held === null ? null : await held.layOutEval(evaluation, signal);
+  const maxSegments = Math.max(laid.maxSegments, heldLaid?.maxSegments ?? 1);
+  const steps = laid.widened(maxSegments);
   const { efficiency } = steps.report();
   const shape = { tokens: capacity, microBatches, maxSegments, maxLength: config.max_seq_length };
   const choices: Choice[] = [
     { name: 'batch', value: `${microBatches} ${size === 'auto' ? 'rows of' : 'x'} ${capacity} tokens a step`, reason: `${(100 * efficiency).toFixed(1)} % of them are data, the rest padding` },
   ];
-  return { train, held, steps, heldSteps: held?.evalSteps({ ...evaluation, maxSegments }) ?? null, shape, choices };
+  return { train, held, steps, heldSteps: heldLaid?.widened(maxSegments) ?? null, shape, choices };
 }

@@ -148,6 +148,7 @@ export class Session implements Course {
   }
 
   async batches(step: number): Promise<StepBatches> {
+    await this.schedule.prepare(step - 1);
     const batches = joinRows(this.schedule.at(step - 1).batches, this.rows);
     return { batches, samples: batches.map((batch) => batch.samples.map((i) => this.train.where(i))) };
   }

@@ -31,13 +31,13 @@ export async function checkData(path: string, overrides: Readonly<Record<string,
 async function shown(dataset: Dataset, index: number, options: { readonly tokenizer: Tokenizer; readonly capacity: number }): Promise<string> {
   if (index >= dataset.length) throw new LomoError('BadOption', `--show ${index}: the samples are 0 to ${dataset.length - 1}`);
   const { tokenizer, capacity } = options;
-  const batch = batchOf(dataset, index, capacity);
+  const batch = await batchOf(dataset, index, capacity);
   return describe(batch, { tokenizer, sample: batch.samples.indexOf(index), colour: process.stdout.isTTY, where: (i) => dataset.where(i) });
 }
 
 /** The batch with sample `index`: evaluation keeps the order of the files, so it is found by halving. */
-function batchOf(dataset: Dataset, index: number, capacity: number): Batch {
-  const steps = dataset.evalSteps({ capacity, microBatches: 1 });
+async function batchOf(dataset: Dataset, index: number, capacity: number): Promise<Batch> {
+  const steps = await dataset.layOutEval({ capacity, microBatches: 1 });
   let [low, high] = [0, steps.length - 1];
   while (low < high) {
     const middle = Math.ceil((low + high) / 2);

@@ -37,7 +37,7 @@ export async function evaluate(folder: string, flags: EvalFlags): Promise<void> 
     ...(flags.template === undefined ? {} : { template: templateOf(flags.template) }),
   });
   const capacity = Math.ceil((flags.batchSize * flags.maxSeqLength) / 64) * 64;
-  const steps = dataset.evalSteps({ capacity, microBatches: 1 });
+  const steps = await dataset.layOutEval({ capacity, microBatches: 1 });
   await using opened = await openModel(folder, {
     backend,
     families,

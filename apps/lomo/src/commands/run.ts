@@ -43,6 +43,7 @@ export async function showSession(session: Session, description: string, screen:
   ];
   for (const [name, value] of rows) screen.line(wrapped(`  ${name!.padEnd(12)} ${value!}`, { columns: screen.columns, indent: 15 }));
   screen.line('');
+  await schedule.prepare(0);
   const shown = await describe(schedule.at(0).batches[0]!, { tokenizer: session.tokenizer, colour: process.stdout.isTTY, where: (index) => train.where(index) });
   for (const line of shown.split('\n')) screen.line(`  ${line}`);
   screen.line('');
