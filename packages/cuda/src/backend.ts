@@ -1,9 +1,11 @@
 // The CUDA backend: the verbs of @lomo/tensor over the native addon.
-import { LomoError } from '@lomo/tensor';
-import type { BackendTraits, Event, Queue } from '@lomo/tensor';
+import { isLomoError, LomoError } from '@lomo/tensor';
+import type { Event, Memory, Place, Queue } from '@lomo/tensor';
 import { AddonBackend, guarded, queueIndex } from '@lomo/tensor/addon';
+import { driverMemory, heldBy } from './machine.ts';
 import { loadCudaAddon } from './native.ts';
-import type { Counters, Facts, NativeBackend } from './native.ts';
+import type { Counters, DriverMemory, Facts, NativeBackend } from './native.ts';
+import { cudaTraits } from './table.ts';
 
 export interface CudaOptions {
   /** Which GPU of those the driver sees, from 0; 0 unless given. */
@@ -12,6 +14,8 @@ export interface CudaOptions {
   readonly debug?: 'sync';
   /** Path of libcuda.so.1, instead of searching for it. */
   readonly driver?: string;
+  /** Path of libnvidia-ml.so.1, instead of searching for it: only messages ask it who holds memory. */
+  readonly nvml?: string;
   /** Path of cuBLASLt's shared library, instead of searching for it. */
   readonly cublasLt?: string;
   /** Folders searched for libraries besides the loader's own and the system's, such as `$CUDA_HOME/lib64`. */
@@ -23,9 +27,10 @@ export interface CudaOptions {
 /** The native CUDA backend: one GPU, four streams, one thread that feeds them. */
 export class CudaBackend extends AddonBackend<NativeBackend> {
   readonly name = 'cuda';
-  readonly traits: BackendTraits = { chunk: 512 };
+  readonly traits = cudaTraits;
   /** The GPU, and what was opened at run time. */
   readonly facts: Facts;
+  private readonly options: CudaOptions;
 
   /**
    * Throws MissingAddon, MissingDriver, DriverTooOld, DriverMismatch, NoDevice, DeviceUnavailable, WrongArchitecture, MissingDeviceCode,
@@ -37,6 +42,23 @@ export class CudaBackend extends AddonBackend<NativeBackend> {
     const addon = loadCudaAddon(options.addon);
     super((packet) => new addon.NativeBackend(packet, { device, driver: options.driver ?? '', cublasLt: options.cublasLt ?? '', folders: options.folders ?? [] }), options.debug);
     this.facts = this.native.facts();
+    this.options = options;
+  }
+
+  /** Throws OutOfMemory; MemoryHeld, which names the processes that hold it where NVML shows them; BadSize. */
+  override memory(place: Place, bytes: number): Memory {
+    try {
+      return super.memory(place, bytes);
+    } catch (error) {
+      if (!isLomoError(error, 'MemoryHeld')) throw error;
+      throw new LomoError(error.code, `${error.message}. It is held ${heldBy(this.options)}`, error.details, error);
+    }
+  }
+
+  /** This GPU's memory as the driver sees it now, other processes included. Throws StickyDeviceError. */
+  driverMemory(): DriverMemory {
+    this.live();
+    return driverMemory(this.options);
   }
 
   wait(queue: Queue, event: Event): void {

@@ -1,5 +1,9 @@
-// @lomo/cuda: the native CUDA backend.
+// @lomo/cuda: the native CUDA backend; what plans need of it without a GPU; what can be asked about a machine's GPUs.
 export { CudaBackend, cuda } from './backend.ts';
 export type { CudaOptions } from './backend.ts';
-export type { Counters, Facts } from './native.ts';
+export { driverMemory, gpuOccupancy, gpuSurvey, heldBy, kernelsOf } from './machine.ts';
+export type { MachineOptions } from './machine.ts';
+export type { Counters, DriverMemory, Facts, Gpu, Holder, Occupancy, Survey } from './native.ts';
+export { contextBytes, startupBytes } from './startup.ts';
+export { CudaTable, cudaTable } from './table.ts';
 export type { Library } from '@lomo/tensor/addon';

@@ -26,6 +26,51 @@ export interface Counters extends SharedCounters {
   readonly waits: number;
 }
 
+/** A GPU that the driver sees. */
+export interface Gpu {
+  readonly name: string;
+  /** 'sm_90'. */
+  readonly architecture: string;
+  readonly multiprocessors: number;
+  /** Bytes of device memory. */
+  readonly memory: number;
+  /** PCI address, '0000:01:00.0'. */
+  readonly bus: string;
+}
+
+/** The driver, and the GPUs it sees in their order. */
+export interface Survey {
+  /** Where libcuda.so.1 was found. */
+  readonly path: string;
+  /** The CUDA version it is for, '13.0'. */
+  readonly version: string;
+  readonly gpus: readonly Gpu[];
+}
+
+/** Device memory as the driver sees it, bytes: of all processes together. */
+export interface DriverMemory {
+  readonly free: number;
+  readonly total: number;
+}
+
+/** A process that holds memory of a GPU. */
+export interface Holder {
+  readonly pid: number;
+  /** Empty where it cannot be seen from here, as from inside a container. */
+  readonly name: string;
+  /** -1 where the driver does not tell. */
+  readonly bytes: number;
+}
+
+/** Who holds a GPU's memory, by NVML; bytes. */
+export interface Occupancy extends DriverMemory {
+  /** Where libnvidia-ml.so.1 was found. */
+  readonly path: string;
+  /** The driver's own version, '580.65.06'. */
+  readonly version: string;
+  readonly holders: readonly Holder[];
+}
+
 export interface NativeBackend extends NativeVerbs {
   facts(): Facts;
 }
@@ -37,9 +82,25 @@ export interface NativeOptions {
   readonly folders: readonly string[];
 }
 
-/** The addon's one export. */
+/** The kernel table of the addon: constants alone. */
+export type NativeTable = Pick<NativeVerbs, 'find' | 'attributes' | 'supported' | 'workspace'>;
+
+/** Paths of the driver's libraries, '' where they are to be searched for, and a GPU. */
+export interface NativePlace {
+  readonly driver: string;
+  readonly nvml: string;
+  readonly device: number;
+}
+
+/** What the addon exports. */
 export interface Addon {
   readonly NativeBackend: new (packet: Float64Array, options: NativeOptions) => NativeBackend;
+  readonly KernelTable: new (packet: Float64Array) => NativeTable;
+  /** What the kernels are compiled for, as 'sm_80 sm_90 compute_90'; empty in a build for the host double. */
+  readonly kernels: string;
+  survey(place: NativePlace): Survey;
+  memory(place: NativePlace): DriverMemory;
+  occupancy(place: NativePlace): Occupancy;
 }
 
 /** Folder of this package, from src/ as from dist/. */

@@ -1,6 +1,8 @@
 // Where a run does not fit: the nearest configurations that do, each found by running it dry, with its memory and its cost in time.
+import { blockWords, peakOf, placeWords } from '@lomo/parallel';
 import type { Backend } from '@lomo/tensor';
 import { LomoError } from '@lomo/tensor';
+import type { RunPlan } from './assemble.ts';
 import { choose, settledBytes } from './choice.ts';
 import type { Chosen } from './choice.ts';
 import type { RunConfig } from './config.ts';
@@ -143,20 +145,29 @@ export function slowerWords({ time }: Nearest): string {
   return time >= 9.95 ? `${time.toFixed(0)} x the time` : `${time.toFixed(2)} x the time`;
 }
 
+/** '  weights  1.20 GiB' a category, then what is asked for at the peak, in which op, where in the program. */
+export function peakLines(plan: RunPlan): string[] {
+  const table = Object.entries(plan.atPeak).filter(([, size]) => size > 0).toSorted(([, a], [, b]) => b - a);
+  const { event } = peakOf(plan);
+  return [
+    ...table.map(([name, size]) => `  ${name.padEnd(12)} ${bytes(size).padStart(10)}`),
+    ...(plan.extent > plan.peak ? [`  ${'gaps'.padEnd(12)} ${bytes(plan.extent - plan.peak).padStart(10)}`] : []),
+    `  most when ${blockWords(event.block)} asks for ${bytes(event.block.bytes)} of ${event.block.category}, in ${placeWords(event.place)}`,
+  ];
+}
+
 /** Throws DoesNotFit with the plan's table and the nearest configurations that fit. */
 export function refuse({ chosen }: Asked, found: readonly Nearest[]): never {
   const { memory, candidate: { plan } } = chosen;
   const needed = plan.extent;
-  const table = Object.entries(plan.atPeak).filter(([, size]) => size > 0).toSorted(([, a], [, b]) => b - a);
   const own = settledBytes(plan);
   throw new LomoError(
     'DoesNotFit',
     [
       `the run needs ${bytes(needed)}, ${bytes(memory)} are free; nothing has been started`,
-      ...table.map(([name, size]) => `  ${name.padEnd(12)} ${bytes(size).padStart(10)}`),
-      ...(needed > plan.peak ? [`  ${'gaps'.padEnd(12)} ${bytes(needed - plan.peak).padStart(10)}`] : []),
+      ...peakLines(plan),
       ...(own > memory ? [`weights and optimizer state alone take ${bytes(own)}`] : []),
-      ...(found.length === 0 ? ['nothing near it fits; `lomo plan` shows other optimizers beside it'] : ['what fits:', ...found.map((n) => `  ${settingWords(n.settings)}: ${bytes(n.extent)}, ${slowerWords(n)}${n.note === null ? '' : ` (${n.note})`}`)]),
+      ...(found.length === 0 ? ['nothing near it fits; `lomo plan` shows other optimizers beside it'] : ['what fits:', ...found.map((n) => `  ${settingWords(n.settings)}: ${bytes(n.extent)}, ${slowerWords(n)}, saves ${bytes(needed - n.extent)}${n.note === null ? '' : ` (${n.note})`}`)]),
     ].join('\n'),
     { needed, memory, atPeak: plan.atPeak, nearest: found },
   );

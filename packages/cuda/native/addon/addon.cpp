@@ -1,9 +1,16 @@
-// The addon: one class, NativeBackend, with the verbs and nothing else. Loading it opens nothing of CUDA; making a backend does.
+// The addon: NativeBackend with the verbs; KernelTable for plans; questions about the machine. Loading it opens nothing of CUDA.
 #include "addon/device.h"
+#include "addon/survey.h"
+#include "addon/table.h"
 #include "lomo/verbs.h"
 
 static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("NativeBackend", lomo::Verbs<lomo::CudaDevice>::define(env));
+  exports.Set("KernelTable", lomo::KernelTable::define(env));
+  exports.Set("kernels", lomo::architectures);
+  exports.Set("survey", Napi::Function::New(env, lomo::survey, "survey"));
+  exports.Set("memory", Napi::Function::New(env, lomo::memory_info, "memory"));
+  exports.Set("occupancy", Napi::Function::New(env, lomo::occupancy, "occupancy"));
   return exports;
 }
 

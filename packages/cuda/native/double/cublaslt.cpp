@@ -1,6 +1,7 @@
 // Test only: a double of cuBLASLt: products by three loops, enqueued on the double's streams; what the library refuses is refused.
 #include <cstring>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "cublas/api.h"
@@ -151,6 +152,7 @@ EXPORT(Status) cublasLtMatmul(Handle, Operation o, const void* alpha, const void
   for (const void* p : {a, b, c})
     if (reinterpret_cast<std::uintptr_t>(p) % algorithm->data[0] != 0) return 7;
   if (!twin::on_device(a, ma.bytes()) || !twin::on_device(b, mb.bytes()) || !twin::on_device(d, mc.bytes()) || (bytes > 0 && !twin::on_device(workspace, bytes))) return 7;
+  twin::load_lazily("cublasLt " + std::to_string(ma.type));
   float x, y;
   std::memcpy(&x, alpha, 4);
   std::memcpy(&y, beta, 4);

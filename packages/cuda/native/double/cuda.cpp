@@ -1,6 +1,7 @@
 // Test only: a double of libcuda on the host. Kernels are the host-compiled .cu files, by name, on fibers; device memory is the host's.
-// LOMO_DOUBLE_SEED: the fibers' schedule; LOMO_DOUBLE_EAGER: see world.h; LOMO_DOUBLE_FAIL: the kernel that fails;
-// LOMO_DOUBLE_MEMORY: MiB of the 'GPU';
+// LOMO_DOUBLE_SEED: the fibers' schedule; LOMO_DOUBLE_EAGER: see world.h; LOMO_DOUBLE_FAIL: the kernel that fails, or KERNEL:N, from its
+// N-th launch on; LOMO_DOUBLE_MEMORY: MiB of the 'GPU'; LOMO_DOUBLE_CONTEXT: MiB that a context takes; LOMO_DOUBLE_REFUSE: MiB from which on
+// an allocation is refused, whatever is free; LOMO_DOUBLE_NO_CODE: no module is for this GPU.
 // LOMO_DOUBLE_VERSION, LOMO_DOUBLE_DEVICES, LOMO_DOUBLE_CAPABILITY, LOMO_DOUBLE_HELD (MiB): what a test wants to meet.
 #include <cstdio>
 #include <cstdlib>
@@ -21,6 +22,13 @@ World& world() {
 std::uint64_t setting(const char* name, std::uint64_t otherwise) {
   const char* text = std::getenv(name);
   return text == nullptr || *text == 0 ? otherwise : std::strtoull(text, nullptr, 10);
+}
+
+std::size_t capacity() { return setting("LOMO_DOUBLE_MEMORY", 4096) << 20; }
+std::size_t held() { return setting("LOMO_DOUBLE_HELD", 0) << 20; }
+
+void load_lazily(const std::string& what) {
+  if (world().loaded.insert(what).second) world().startup += std::size_t{64} << 10;
 }
 
 namespace {
@@ -90,8 +98,19 @@ Result settle() { return world().lost; }
 void advance_all() {
   for (auto& [handle, s] : world().streams) twin::advance(s.get(), s->enqueued);
 }
-std::size_t capacity() { return twin::setting("LOMO_DOUBLE_MEMORY", 4096) << 20; }
-std::size_t held() { return twin::setting("LOMO_DOUBLE_HELD", 0) << 20; }
+using twin::capacity;
+using twin::held;
+// Device memory comes in pages of 2 MiB.
+std::size_t paged(std::size_t bytes) { return (bytes + (std::size_t{2} << 20) - 1) >> 21 << 21; }
+std::size_t taken() { return world().used + world().startup + held(); }
+// Whether LOMO_DOUBLE_FAIL names this launch.
+bool fails(const char* kernel) {
+  const char* text = std::getenv("LOMO_DOUBLE_FAIL");
+  if (text == nullptr) return false;
+  const std::size_t length = std::strlen(kernel);
+  if (std::strncmp(text, kernel, length) != 0 || (text[length] != 0 && text[length] != ':')) return false;
+  return ++world().named_launches >= (text[length] == ':' ? std::strtoull(text + length + 1, nullptr, 10) : 1);
+}
 }  // namespace
 
 EXPORT cuInit(unsigned) { return twin::setting("LOMO_DOUBLE_DEVICES", 1) == 0 ? no_device : success; }
@@ -133,11 +152,24 @@ EXPORT cuDeviceTotalMem_v2(std::size_t* bytes, Device) {
   *bytes = capacity();
   return success;
 }
+EXPORT cuDeviceGetPCIBusId(char* text, int n, Device d) {
+  std::snprintf(text, static_cast<std::size_t>(n), "0000:%02x:00.0", static_cast<unsigned>(d) + 1);
+  return success;
+}
 EXPORT cuDevicePrimaryCtxRetain(Context* c, Device) {
+  const std::lock_guard lock(world().mutex);
   *c = &world().context;
+  if (world().lost == success && world().retained++ == 0) world().startup = twin::setting("LOMO_DOUBLE_CONTEXT", 3) << 20;
   return world().lost;
 }
-EXPORT cuDevicePrimaryCtxRelease_v2(Device) { return success; }
+EXPORT cuDevicePrimaryCtxRelease_v2(Device) {
+  const std::lock_guard lock(world().mutex);
+  if (world().retained > 0 && --world().retained == 0) {
+    world().startup = 0;
+    world().loaded.clear();
+  }
+  return success;
+}
 EXPORT cuCtxSetCurrent(Context) { return success; }
 EXPORT cuCtxSynchronize() {
   ENTER;
@@ -147,18 +179,18 @@ EXPORT cuCtxSynchronize() {
 EXPORT cuMemGetInfo_v2(std::size_t* free, std::size_t* total) {
   ENTER;
   *total = capacity();
-  *free = capacity() - world().used - held();
+  *free = taken() > capacity() ? 0 : capacity() - taken();
   return success;
 }
 EXPORT cuMemAlloc_v2(Address* at, std::size_t bytes) {
   ENTER;
   if (bytes == 0) return invalid_value;
-  if (world().used + held() + bytes > capacity()) return out_of_memory;
+  if (taken() + paged(bytes) > capacity() || bytes >= twin::setting("LOMO_DOUBLE_REFUSE", capacity() >> 20) << 20) return out_of_memory;
   void* p = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
   if (p == nullptr) return out_of_memory;
   std::memset(p, 0xcd, bytes);
   world().device[reinterpret_cast<std::uintptr_t>(p)] = bytes;
-  world().used += bytes;
+  world().used += paged(bytes);
   *at = reinterpret_cast<Address>(p);
   return success;
 }
@@ -167,7 +199,7 @@ EXPORT cuMemFree_v2(Address at) {
   const auto it = world().device.find(at);
   if (it == world().device.end()) return invalid_value;
   advance_all();  // as the driver does
-  world().used -= it->second;
+  world().used -= paged(it->second);
   world().device.erase(it);
   std::free(reinterpret_cast<void*>(at));
   return settle();
@@ -266,6 +298,7 @@ EXPORT cuEventSynchronize(Event e) {
 EXPORT cuModuleLoadData(Module* m, const void* image) {
   ENTER;
   if (image == nullptr) return invalid_image;
+  if (twin::setting("LOMO_DOUBLE_NO_CODE", 0) != 0) return no_binary_for_gpu;
   *m = &world().module;
   return success;
 }
@@ -274,6 +307,7 @@ EXPORT cuModuleGetFunction(Function* f, Module, const char* name) {
   ENTER;
   const fiber::Entry* entry = fiber::find(name);
   if (entry == nullptr) return not_found;
+  twin::load_lazily(name);
   auto& made = world().functions[name];
   if (made == nullptr) made = std::make_unique<FunctionHandle>(FunctionHandle{entry});
   *f = made.get();
@@ -289,7 +323,7 @@ EXPORT cuLaunchKernel(Function f, unsigned gx, unsigned gy, unsigned gz, unsigne
   auto args = std::make_shared<std::vector<std::uint64_t>>((entry->bytes + 7) / 8);
   std::memcpy(args->data(), bytes, entry->bytes);
   ++world().launches;
-  if (const char* fails = std::getenv("LOMO_DOUBLE_FAIL"); fails != nullptr && std::strcmp(fails, entry->name) == 0) twin::enqueue(s, [] { throw std::runtime_error("planted by a test"); });
+  if (fails(entry->name)) twin::enqueue(s, [] { throw std::runtime_error("planted by a test"); });
   twin::enqueue(s, [=] { fiber::run({entry, args->data(), {gx, gy, gz}, {bx, by, bz}, shared}, {twin::setting("LOMO_DOUBLE_SEED", 0)}); });
   return settle();
 }

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 
 #include "driver/api.h"
@@ -43,12 +44,15 @@ struct World {
   std::map<cu::Event, std::unique_ptr<cu::EventHandle>> events;
   std::map<std::uintptr_t, std::size_t> device, pinned;  // start -> bytes
   std::map<std::string, std::unique_ptr<cu::FunctionHandle>> functions;
+  std::set<std::string> loaded;
   cu::ModuleHandle module;
   cu::ContextHandle context;
-  std::size_t used = 0;
+  std::size_t used = 0;     // allocations, in pages of the device
+  std::size_t startup = 0;  // what the context takes, and code that was loaded when it was first wanted
+  int retained = 0;
   cu::Result lost = cu::success;  // sticky
   std::string why;
-  std::uint64_t launches = 0;
+  std::uint64_t launches = 0, named_launches = 0;  // named: of the kernel that LOMO_DOUBLE_FAIL names
   unsigned streams_made = 0;
 };
 World& world();
@@ -61,5 +65,10 @@ void advance(cu::Stream stream, std::uint64_t position);
 bool on_device(const void* p, std::size_t bytes);
 bool in_pinned(const void* p, std::size_t bytes);
 std::uint64_t setting(const char* name, std::uint64_t otherwise);
+// Bytes of the 'GPU', and of them those that others hold.
+std::size_t capacity();
+std::size_t held();
+// Device memory that code takes when it is first wanted, as the driver and cuBLASLt do.
+void load_lazily(const std::string& what);
 
 }  // namespace lomo::twin

@@ -51,6 +51,7 @@ constexpr int function_max_dynamic_shared = 8;
   X(device_get, "cuDeviceGet", (Device*, int))                                                                                    \
   X(device_name, "cuDeviceGetName", (char*, int, Device))                                                                         \
   X(device_attribute, "cuDeviceGetAttribute", (int*, int, Device))                                                                \
+  X(device_bus, "cuDeviceGetPCIBusId", (char*, int, Device))                                                                      \
   X(device_memory, "cuDeviceTotalMem_v2", (std::size_t*, Device))                                                                 \
   X(context_retain, "cuDevicePrimaryCtxRetain", (Context*, Device))                                                               \
   X(context_release, "cuDevicePrimaryCtxRelease_v2", (Device))                                                                    \
