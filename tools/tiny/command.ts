@@ -27,9 +27,17 @@ export interface Running {
   until(check: () => boolean): Promise<boolean>;
 }
 
+export interface CommandOptions {
+  readonly cwd?: string;
+  /** Variables beside this process's. */
+  readonly env?: Readonly<Record<string, string>>;
+  /** Flags of Node itself. */
+  readonly node?: readonly string[];
+}
+
 /** Starts `lomo args` in `cwd`. */
-export function start(args: readonly string[], options: { readonly cwd?: string } = {}): Running {
-  const child = spawn(process.execPath, [cli, ...args], { cwd: options.cwd ?? tmpdir(), stdio: ['ignore', 'pipe', 'pipe'] });
+export function start(args: readonly string[], options: CommandOptions = {}): Running {
+  const child = spawn(process.execPath, [...(options.node ?? []), cli, ...args], { cwd: options.cwd ?? tmpdir(), env: { ...process.env, ...options.env }, stdio: ['ignore', 'pipe', 'pipe'] });
   let [out, err, over] = ['', '', false];
   child.stdout.on('data', (data: Buffer) => (out += data.toString()));
   child.stderr.on('data', (data: Buffer) => (err += data.toString()));
@@ -57,7 +65,7 @@ export function start(args: readonly string[], options: { readonly cwd?: string 
 }
 
 /** `lomo args`, from its start to its end. */
-export function lomo(args: readonly string[], options: { readonly cwd?: string } = {}): Promise<Outcome> {
+export function lomo(args: readonly string[], options: CommandOptions = {}): Promise<Outcome> {
   return start(args, options).ended;
 }
 

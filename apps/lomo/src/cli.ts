@@ -38,10 +38,13 @@ const listed = (value: string, before: readonly string[]): readonly string[] => 
 const streamDir = new Option('--stream-dir <folder>', 'weights come stage by stage from a file there: for a model larger than memory');
 const plugin = new Option('--plugin <module>', 'a module that brings a model family; may be given several times').argParser(listed).default([], 'none');
 const dtype = new Option('--dtype <name>', 'what weights are kept in; bf16 and f16 halve their memory, f16 computes in f32').choices(['f32', 'bf16', 'f16']).default('f32');
-const backend = new Option('--backend <name>', 'cpu, or reference (slow: the definition)').choices(['cpu', 'reference']).default('cpu');
+const backend = new Option('--backend <name>', 'cpu; cuda: an NVIDIA GPU; reference: slow, the definition').choices(['cpu', 'cuda', 'reference']).default('cpu');
+const gpu = new Option('--gpu <n>', 'cuda: which GPU of those that are visible').argParser(integer).default(0);
 
 /** `diff` has an exit code of its own for what went wrong, since 1 is an answer. */
 const cannotCompare = 2;
+/** What a process ends with whose GPU is lost to it: started again, it may go on. */
+const deviceLost = 75;
 
 /** Prints an error that says what to do, and sets the exit code; any other is thrown. */
 function complain(error: unknown, exitCode: number): void {
@@ -147,6 +150,7 @@ program
   .option('--template <text>', "how samples were laid out in training, e.g. '{prompt}{completion}'; default: a line feed between")
   .addOption(threads)
   .addOption(backend)
+  .addOption(gpu)
   .addOption(dtype)
   .addOption(streamDir)
   .addOption(plugin)
@@ -166,6 +170,7 @@ program
   .option('--seed <n>', '', integer, 0)
   .addOption(threads)
   .addOption(backend)
+  .addOption(gpu)
   .addOption(dtype)
   .addOption(streamDir)
   .addOption(plugin)
@@ -212,7 +217,10 @@ program
   .command('doctor')
   .description('what this machine has, what it measures, what is missing')
   .addOption(threads)
-  .addHelpText('after', examples(['lomo doctor', 'exits 1 where training would not run, and says what to install']))
+  .addOption(new Option('--backend <name>', 'the backend that must run for the exit code to be 0').choices(['cpu', 'cuda']).default('cpu'))
+  .addOption(gpu)
+  .option('--json', 'as JSON')
+  .addHelpText('after', examples(['lomo doctor', 'exits 1 where training would not run, and says what to install'], ['lomo doctor --backend cuda --gpu 1', 'the same of the second GPU']))
   .action(async (flags) => (await import('./commands/doctor.ts')).doctor(flags));
 
 program
@@ -227,5 +235,5 @@ program
 try {
   await program.parseAsync();
 } catch (error) {
-  complain(error, 1);
+  complain(error, isLomoError(error, 'StickyDeviceError') ? deviceLost : 1);
 }

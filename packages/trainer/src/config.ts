@@ -68,7 +68,8 @@ export const runSchema = z.strictObject({
   run_name: z.string().default('run'),
   seed: z.number().int().min(0).default(42),
   data_seed: z.number().int().min(0).optional(),
-  backend: z.enum(['cpu', 'reference']).default('cpu'),
+  backend: z.enum(['cpu', 'cuda', 'reference']).default('cpu').describe('cuda: an NVIDIA GPU, with the package @lomo/cuda; reference: slow, the definition'),
+  gpu: z.number().int().min(0).default(0).describe('cuda: which GPU of those that are visible'),
   threads: positive.optional().describe('default: the cores this process may use'),
   plugins: z.array(z.string()).default([]).describe('modules that add optimizers, ops or models'),
 });

@@ -7,7 +7,8 @@ import { adalomo, adamw, lomo, sgd } from '@lomo/optim';
 import type { Rule } from '@lomo/optim';
 import { underPlan } from '@lomo/parallel';
 import type { Backend, HeadForm } from '@lomo/tensor';
-import { Device, LomoError } from '@lomo/tensor';
+import type { Device } from '@lomo/tensor';
+import { LomoError } from '@lomo/tensor';
 import { assemble } from './assemble.ts';
 import { surveyCheckpoints } from './checkpoint_folders.ts';
 import { choose, explain } from './choice.ts';
@@ -18,6 +19,7 @@ import { openRunData } from './data.ts';
 import { LossScale } from './loss_scale.ts';
 import { nearest, refuse } from './nearest.ts';
 import { bytes } from './quantity.ts';
+import { reserve } from './reserve.ts';
 import type { Choice } from './session.ts';
 import { freshTokens, rootOf, Session } from './session.ts';
 import type { ScratchFile } from './scratch_file.ts';
@@ -35,7 +37,9 @@ export interface SessionInput {
   readonly backend: Backend;
   /** Bytes this run may take: the plan chooses by them how it is run. */
   readonly memory: number;
-  /** The same as it stands at any time, asked before memory outside the plan is taken: for the copy that a checkpoint is written from. */
+  /** Bytes of host memory that a copy for checkpoints may take, where `memory` is a GPU's; what the plan leaves of `memory` unless given. */
+  readonly hostMemory?: number;
+  /** Host memory as it stands at any time, asked before memory outside the plan is taken: for the copy that a checkpoint is written from. */
   readonly freeMemory?: () => number;
   /** What estimates of time are made from; assumed ones unless given. */
   readonly rates?: Rates;
@@ -103,9 +107,9 @@ export async function openSession(input: SessionInput): Promise<Session> {
       stream: plan.streamed === null ? null : await opened(streamFolder, plan.streamed.bytes, openStreamFile),
       offload: config.offload === 'none' ? null : await opened(streamFolder, plan.offloaded, openOffloadFile),
     };
-    const reserved = (device = new Device(backend, { bytes: plan.extent }));
+    const reserved = (device = await reserve(backend, asked));
     const assembly = await underPlan(reserved, plan, { name: 'setup', body: () => assemble(reserved, { ...base, ...way, shape: joinedShape(data.shape, rows) }, stores) });
-    const saving = savingChoice(config, { bytes: contentBytes(contentsOf(assembly)), spare: memory - plan.extent });
+    const saving = savingChoice(config, { bytes: contentBytes(contentsOf(assembly)), ...(input.hostMemory === undefined ? { spare: memory - plan.extent, whose: 'the plan leaves' } : { spare: input.hostMemory, whose: 'the host has' }) });
     const session = new Session({
       config, assembly, plan, tokenizer, train, held, files, scratch, spilled, heldSteps: data.heldSteps, schedule: data.steps, rows,
       machine: { ...input.machine, head_form: headForm },
@@ -141,10 +145,10 @@ async function stateOf(folder: string, files: Files): Promise<TrainerState> {
 }
 
 /** Whether checkpoints are written from a copy, which the memory that the plan leaves must hold. */
-function savingChoice(config: RunConfig, { bytes: needed, spare }: { readonly bytes: number; readonly spare: number }): Choice & { readonly value: 'copy' | 'weights' } {
+function savingChoice(config: RunConfig, { bytes: needed, spare, whose }: { readonly bytes: number; readonly spare: number; readonly whose: string }): Choice & { readonly value: 'copy' | 'weights' } {
   const wish = config.save_from;
   const fits = copyFits(needed, spare);
-  const room = `a copy takes ${bytes(needed)}, the plan leaves ${bytes(Math.max(0, spare))}`;
+  const room = `a copy takes ${bytes(needed)}, ${whose} ${bytes(Math.max(0, spare))}`;
   const value = wish === 'auto' ? (fits ? 'copy' : 'weights') : wish;
   const then = value === 'copy' ? 'training goes on while it is written' : 'training waits while they are written';
   return { name: 'saving from', value, reason: `${wish === 'auto' ? '' : 'as the run asks; '}${then} (${room})` };

@@ -358,6 +358,6 @@ function fingerprintOf(config: RunConfig, data: Dataset): string {
 
 /** The settings that the weights of a run depend on. */
 function settingsOf(config: RunConfig): Readonly<Record<string, unknown>> {
-  const { output_dir: _o, run_name: _n, report_to: _r, logging_steps: _l, telemetry: _te, eval_steps: _e, save_steps: _s, save_minutes: _m, save_total_limit: _t, save_from: _sf, resume_from_checkpoint: _c, threads: _th, gradient_checkpointing: _g, eval_datasets: _ed, clip_by: _cb, spill_dir: _sd, stages: _st, offload: _of, stream_dir: _stm, ...rest } = config;
+  const { output_dir: _o, run_name: _n, report_to: _r, logging_steps: _l, telemetry: _te, eval_steps: _e, save_steps: _s, save_minutes: _m, save_total_limit: _t, save_from: _sf, resume_from_checkpoint: _c, threads: _th, backend: _b, gpu: _gpu, gradient_checkpointing: _g, eval_datasets: _ed, clip_by: _cb, spill_dir: _sd, stages: _st, offload: _of, stream_dir: _stm, ...rest } = config;
   return rest;
 }

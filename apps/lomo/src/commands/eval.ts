@@ -3,6 +3,7 @@ import { openDataset, openTokenizer } from '@lomo/data';
 import { complete, openModel } from '@lomo/trainer';
 import { LomoError } from '@lomo/tensor';
 import type { DType } from '@lomo/tensor';
+import type { BackendName } from '../backends.ts';
 import { openBackend } from '../backends.ts';
 import { loadPlugins } from '../plugins.ts';
 import { count, percent, screen as openScreen } from '../screen.ts';
@@ -17,7 +18,9 @@ export interface EvalFlags {
   /** Modules that bring model families. */
   readonly plugin: readonly string[];
   readonly threads?: number;
-  readonly backend: 'cpu' | 'reference';
+  readonly backend: BackendName;
+  /** Which GPU, with backend cuda. */
+  readonly gpu: number;
   readonly dtype: DType;
   /** Folder of the file that weights come from stage by stage, for a model larger than memory. */
   readonly streamDir?: string;
@@ -28,7 +31,7 @@ export interface EvalFlags {
 export async function evaluate(folder: string, flags: EvalFlags): Promise<void> {
   const screen = openScreen(flags.json === true ? process.stderr : process.stdout);
   const { families, ops } = await loadPlugins(flags.plugin);
-  const { backend } = await openBackend(flags.backend, { threads: flags.threads, ops });
+  const { backend } = await openBackend(flags.backend, { threads: flags.threads, gpu: flags.gpu, ops });
   await using tokenizer = await openTokenizer(folder);
   const dataset = await openDataset({
     sources: flags.data,

@@ -2,6 +2,7 @@
 import { generate as generateIds } from '@lomo/models';
 import type { DType } from '@lomo/tensor';
 import { openModel } from '@lomo/trainer';
+import type { BackendName } from '../backends.ts';
 import { openBackend } from '../backends.ts';
 import { loadPlugins } from '../plugins.ts';
 
@@ -15,7 +16,9 @@ export interface GenerateFlags {
   /** Modules that bring model families. */
   readonly plugin: readonly string[];
   readonly threads?: number;
-  readonly backend: 'cpu' | 'reference';
+  readonly backend: BackendName;
+  /** Which GPU, with backend cuda. */
+  readonly gpu: number;
   readonly dtype: DType;
   /** Folder of the file that weights come from stage by stage, for a model larger than memory. */
   readonly streamDir?: string;
@@ -24,7 +27,7 @@ export interface GenerateFlags {
 /** Writes what follows the prompt, as it is made. */
 export async function generate(folder: string, flags: GenerateFlags): Promise<void> {
   const { families, ops } = await loadPlugins(flags.plugin);
-  const { backend } = await openBackend(flags.backend, { threads: flags.threads, ops });
+  const { backend } = await openBackend(flags.backend, { threads: flags.threads, gpu: flags.gpu, ops });
   const { openTokenizer } = await import('@lomo/data');
   const tokenizer = await openTokenizer(folder);
   const prompt = [...(await tokenizer.encode(flags.prompt))];

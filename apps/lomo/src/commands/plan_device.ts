@@ -1,6 +1,6 @@
 // What a plan is held against: this machine, or memory that somebody names.
-import { LomoError } from '@lomo/tensor';
-import { freeMemory } from '../backends.ts';
+import { isLomoError, LomoError } from '@lomo/tensor';
+import type { PlanningBackend } from '../backends.ts';
 import { bytes } from '../screen.ts';
 
 /** Memory a run may take. */
@@ -22,12 +22,20 @@ export function memorySize(text: string): number {
   throw new LomoError('ConfigError', `--device ${JSON.stringify(text)}: expected a size such as "24 GiB" or a number of bytes (a card sold with 24 GB has 24 GiB)`);
 }
 
-/** The memory that `text` names, or this machine's. */
-export function planDevice(text: string | undefined): PlanDevice {
-  if (text === undefined) {
-    const free = freeMemory();
-    return { bytes: free, words: `the ${bytes(free)} that are free here`, named: false };
+/** The memory that `text` names, or this machine's: of a GPU, what a run may reserve of it. Throws what the driver throws where no GPU is here and none is named. */
+export function planDevice(text: string | undefined, { gpu, freeMemory }: Pick<PlanningBackend, 'gpu' | 'freeMemory'>): PlanDevice {
+  if (text !== undefined) {
+    const size = memorySize(text);
+    if (gpu === null) return { bytes: size, words: bytes(size), named: true };
+    const own = gpu.contextBytes + gpu.startupBytes;
+    if (size > own) return { bytes: size - own, words: `${bytes(size)} less ${bytes(own)} that CUDA takes itself`, named: true };
+    throw new LomoError('ConfigError', `--device ${JSON.stringify(text)}: CUDA itself takes about ${bytes(own)} of a GPU`);
   }
-  const size = memorySize(text);
-  return { bytes: size, words: bytes(size), named: true };
+  try {
+    const free = freeMemory();
+    return { bytes: free, words: `the ${bytes(free)} that are free ${gpu === null ? 'here' : `on the GPU, less ${bytes(gpu.startupBytes)} for start-up`}`, named: false };
+  } catch (error) {
+    if (gpu === null || !isLomoError(error)) throw error;
+    throw new LomoError(error.code, `a plan needs no GPU where the memory is named: --device "24 GiB". What is free cannot be asked here: ${error.message}`, error.details, error);
+  }
 }

@@ -14,7 +14,7 @@ const listed = 12;
 
 /** The lines of a report for a terminal of `columns`; null: no terminal, no wrapping. */
 export function planLines(report: PlanReport, columns: number | null): string[] {
-  const { model, backend, shape, dtype, device, optimizers, choices, nearest, notes, rates, process: whole } = report;
+  const { model, backend, shape, dtype, device, optimizers, choices, nearest, notes, rates } = report;
   const own = optimizers[0]!;
   const fold = (text: string, indent = 2): string => wrapped(text, { columns, indent });
   return [
@@ -27,7 +27,7 @@ export function planLines(report: PlanReport, columns: number | null): string[] 
     '',
     ...choiceLines(choices, fold),
     fold(`  times are estimates at ${rates.flops / 1e9} GFLOP/s, memory ${rates.memory / 1e9} GB/s, disk ${rates.disk / 1e9} GB/s`),
-    fold(`  the whole process is expected to come to ${bytes(whole.total)}: ${bytes(whole.start)} before the arena, and ${bytes(whole.growth)} that training adds; saves come on top`),
+    fold(wholeLine(report)),
     ...verdict(own, { device, nearest, fold }),
   ];
 }
@@ -63,6 +63,11 @@ function peakLines({ name, plan }: OptimizerPlan, fold: (text: string, indent?: 
     fold(`    then live: ${count(held)} blocks of weights and state, ${count(others.length)} others, the largest of them`, 4),
     ...largest.map((line) => fold(`    ${line}`, 16)),
   ];
+}
+
+function wholeLine({ process: whole, gpu }: PlanReport): string {
+  if (whole !== null) return `  the whole process is expected to come to ${bytes(whole.total)}: ${bytes(whole.start)} before the arena, and ${bytes(whole.growth)} that training adds; saves come on top`;
+  return gpu === null ? '' : `  the driver is expected to see ${bytes(gpu.total)} taken: the arena, and ${bytes(gpu.startup)} that CUDA takes itself (assumed; \`lomo doctor\` measures it on a GPU)`;
 }
 
 function choiceLines(choices: readonly Choice[], fold: (text: string, indent?: number) => string): string[] {

@@ -3,10 +3,10 @@ import { stat } from 'node:fs/promises';
 import { openTokenizer } from '@lomo/data';
 import { builtInFamilies, familyOf, readConfig } from '@lomo/models';
 import type { Rule } from '@lomo/optim';
-import type { Backend } from '@lomo/tensor';
 import { builtInRules, freshTokens, openRunData, parseRun, ruleOf, shapeWithoutData } from '@lomo/trainer';
 import type { ParsedRun, RunBase } from '@lomo/trainer';
-import { openBackend } from '../backends.ts';
+import type { PlanningBackend } from '../backends.ts';
+import { openPlanningBackend } from '../backends.ts';
 import { loadPlugins } from '../plugins.ts';
 import { readRun } from '../yaml.ts';
 
@@ -14,9 +14,7 @@ import { readRun } from '../yaml.ts';
 export interface PlanSource {
   readonly base: RunBase;
   readonly rules: readonly Rule[];
-  readonly backend: Backend;
-  /** The backend, in a line. */
-  readonly description: string;
+  readonly planning: PlanningBackend;
   /** What a person should know beside the numbers. */
   readonly notes: readonly string[];
 }
@@ -30,13 +28,12 @@ export async function openPlanSource(path: string, overrides: Readonly<Record<st
   const json = await readConfig(config.model_name_or_path);
   const families = [...plugins.families, ...builtInFamilies];
   const { vocabSize } = familyOf(json, families).parseConfig(json);
-  const { backend, description } = await openBackend(config.backend, { threads: config.threads, ops: plugins.ops });
+  const planning = await openPlanningBackend(config.backend, { threads: config.threads, gpu: config.gpu, ops: plugins.ops });
   const laidOut = await layOut(config, vocabSize);
   return {
     base: { config, json, families, rule, shape: laidOut.shape, generates: { prompt: config.max_seq_length, fresh: freshTokens }, evaluates: config.eval_datasets.length > 0 },
     rules,
-    backend,
-    description,
+    planning,
     notes: [...renamed, ...warnings.map((warning) => `warning: ${warning}`), ...laidOut.notes],
   };
 }

@@ -39,14 +39,14 @@ export async function quickstart(flags: { readonly threads?: number; readonly ou
       eval_datasets: config.eval_datasets.map(beside),
     },
   };
-  const { session, description } = await openRun(parsed, screen);
+  const { session, description, memory } = await openRun(parsed, screen);
   try {
     await showSession(session, description, screen);
     const before = await judge(session, screen, 'before');
     await resumeRun(session, screen);
     const start = performance.now();
     interrupt.saves(() => screen.line('  stopping and saving the last whole step; once more to stop at once'));
-    if (session.done < session.steps) await driveRun(session, screen, interrupt.signal);
+    if (session.done < session.steps) await driveRun({ session, memory }, screen, interrupt.signal);
     if (interrupt.signal.aborted) {
       screen.line(`  stopped at step ${session.done} of ${session.steps}; \`lomo quickstart\` goes on from there`);
       process.exitCode = interrupt.exitCode;

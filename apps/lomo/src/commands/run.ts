@@ -9,9 +9,19 @@ import { freeMemory, openBackend } from '../backends.ts';
 import { loadPlugins } from '../plugins.ts';
 import type { Screen } from '../screen.ts';
 import { bytes, count, duration, percent, wrapped } from '../screen.ts';
+import { GpuMemory, withHolders } from './gpu_run.ts';
+
+/** A run before its first step. */
+export interface OpenedRun {
+  readonly session: Session;
+  /** The backend, in a line. */
+  readonly description: string;
+  /** Memory of the GPU it is on; null where it is on none. */
+  readonly memory: GpuMemory | null;
+}
 
 /** Opens the run's session, telling the screen and `onPhase` what goes on: 'tokenizing', 'planning', 'loading weights'. */
-export async function openRun({ config, renamed, warnings }: ParsedRun, screen: Screen, onPhase: (text: string) => void = () => {}): Promise<{ session: Session; description: string }> {
+export async function openRun({ config, renamed, warnings }: ParsedRun, screen: Screen, onPhase: (text: string) => void = () => {}): Promise<OpenedRun> {
   for (const name of renamed) screen.line(`  ${name}`);
   for (const warning of warnings) screen.line(`  warning: ${warning}`);
   const begin = (text: string): void => {
@@ -20,10 +30,13 @@ export async function openRun({ config, renamed, warnings }: ParsedRun, screen: 
     else screen.live(`  ${text} ...`);
   };
   const plugins = await loadPlugins(config.plugins);
-  const { backend, machine, description } = await openBackend(config.backend, { threads: config.threads, ops: plugins.ops });
-  const session = await openSession({ config, backend, memory: freeMemory(), freeMemory, machine, rules: plugins.rules, families: plugins.families, onPhase: begin });
+  const opened = await openBackend(config.backend, { threads: config.threads, gpu: config.gpu, ops: plugins.ops });
+  const { backend, machine, description, rates, gpu } = opened;
+  const places = gpu === null ? {} : { hostMemory: freeMemory() };
+  const open = openSession({ config, backend, memory: opened.freeMemory(), ...places, freeMemory, ...(rates === null ? {} : { rates }), machine, rules: plugins.rules, families: plugins.families, onPhase: begin });
+  const session = await open.catch((error: unknown) => Promise.reject(withHolders(error, gpu)));
   screen.settle();
-  return { session, description };
+  return { session, description, memory: gpu === null ? null : new GpuMemory(gpu, session.plan.extent) };
 }
 
 /** Everything worth knowing before step 1. */
@@ -71,11 +84,13 @@ export async function resumeRun(session: Session, screen: Screen): Promise<void>
   if (folder === null) return;
   const differences = await session.resume(folder);
   screen.line(`  resuming from ${folder}: step ${session.done} of ${session.steps} is done`);
-  for (const difference of differences) screen.line(`  warning: the checkpoint was made with ${difference}; the run goes on, but its bits will not be those of a run that was never stopped`);
+  // Another backend has other libraries, another instruction set and so on: it says it all.
+  const backend = differences.find((difference) => difference.startsWith('backend '));
+  for (const difference of backend === undefined ? differences : [backend]) screen.line(`  warning: the checkpoint was made with ${difference}; the run goes on, but its bits will not be those of a run that was never stopped`);
 }
 
 /** Trains to the end or the abort; shows every step, keeps metrics.jsonl. Returns the last checkpoint's folder, if one was written. */
-export async function driveRun(session: Session, screen: Screen, signal: AbortSignal): Promise<string | null> {
+export async function driveRun({ session, memory }: Pick<OpenedRun, 'session' | 'memory'>, screen: Screen, signal: AbortSignal): Promise<string | null> {
   const { config } = session;
   for (const warning of await session.probe()) screen.line(`  warning: ${warning}`);
   const metrics = join(session.root, 'metrics.jsonl');
@@ -86,6 +101,7 @@ export async function driveRun(session: Session, screen: Screen, signal: AbortSi
   for await (const event of fit(session, { signal })) {
     if (config.report_to.includes('jsonl') && (event.kind !== 'step' || event.step % config.logging_steps === 0)) await appendFile(metrics, `${JSON.stringify(plain(event))}\n`);
     if (event.kind === 'step') {
+      memory?.stepped();
       const rate = event.trained === 0 ? 0 : (1000 * tokensOf(session)) / event.milliseconds;
       tokensPerSecond = tokensPerSecond === 0 ? rate : 0.9 * tokensPerSecond + 0.1 * rate;
       const left = ((performance.now() - start) / 1000 / (event.step - first)) * (session.steps - event.step);
@@ -99,6 +115,8 @@ export async function driveRun(session: Session, screen: Screen, signal: AbortSi
     else screen.line(`  ${event.error.message}${event.kind === 'rolled back' ? ` Went back to step ${event.to}${event.again ? ' and does the step again' : ''}.` : ` The step is skipped${event.lossScale === null ? '' : `, the loss scale halved to ${event.lossScale}`}.`}`);
   }
   screen.settle();
+  const taken = memory?.line() ?? null;
+  if (taken !== null) screen.line(`  ${taken}`);
   return saved;
 }
 

@@ -3,6 +3,7 @@ import type { Session } from '@lomo/trainer';
 import { readRun } from '../yaml.ts';
 import type { Interrupt } from '../interrupt.ts';
 import { screen as openScreen } from '../screen.ts';
+import { withCheckpoint } from './gpu_run.ts';
 import { driveRun, openRun, resumeRun, showSession } from './run.ts';
 import type { TraceFlags } from './tracing.ts';
 import { tracing } from './tracing.ts';
@@ -25,7 +26,7 @@ export async function train(path: string, overrides: Readonly<Record<string, unk
   };
   interrupt.leaves(() => leave('nothing was trained, nothing is lost', trainCommand(path, overrides)));
   const parsed = await readRun(path, overrides);
-  const { session, description } = await openRun(parsed, screen, (text) => (phase = text));
+  const { session, description, memory } = await openRun(parsed, screen, (text) => (phase = text));
   try {
     await showSession(session, description, screen);
     phase = 'loading the checkpoint';
@@ -39,7 +40,7 @@ export async function train(path: string, overrides: Readonly<Record<string, unk
     if (before !== null) screen.line(`  held-out loss before: ${before.toFixed(4)}`);
     const traced = await tracing(session, flags);
     interrupt.saves(() => screen.line('  stopping and saving the last whole step; once more to stop at once'));
-    const saved = await driveRun(session, screen, interrupt.signal);
+    const saved = await driveRun({ session, memory }, screen, interrupt.signal);
     const stopped = session.done < session.steps;
     const plugins = session.config.plugins.map((name) => ` --plugin ${name}`).join('');
     const next = stopped ? onwards(path, overrides, { session, saved }) : `lomo generate ${saved ?? session.root}${plugins} --prompt "..."`;
@@ -50,6 +51,9 @@ export async function train(path: string, overrides: Readonly<Record<string, unk
     screen.line(`\n  ${stopped ? `stopped at step ${session.done} of ${session.steps}, ${saved === null ? 'nothing to save' : `saved ${saved}`}` : `done, the model is ${saved}`}`);
     screen.line(`  next: ${next}`);
     process.exitCode = interrupt.exitCode;
+  } catch (error) {
+    screen.settle();
+    throw await withCheckpoint(error, session, trainCommand(path, overrides));
   } finally {
     await session.close();
   }
