@@ -15,4 +15,4 @@ if (build.status !== 0) {
   process.stderr.write(`${build.stdout ?? ''}${build.stderr ?? ''}${build.error === undefined ? '' : `${build.error.message}\n`}bench: the build failed; \`pnpm install\` if packages are missing\n`);
   process.exit(2);
 }
-await import('./dist/main.js');
+await import(process.argv[2] === 'gpu' ? './dist/gpu.js' : './dist/main.js');

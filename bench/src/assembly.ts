@@ -1,7 +1,7 @@
 // What benches run: a model, its optimizer and its program on a device, put together as the trainer does; and the tokens they train on.
 import type { JsonObject, LanguageModel } from '@lomo/models';
 import { createModel } from '@lomo/models';
-import type { Clip, Rule } from '@lomo/optim';
+import type { Clip, Rounding, Rule } from '@lomo/optim';
 import { adalomo, adamw, lomo, Optimizer, sgd } from '@lomo/optim';
 import type { HostBatch, MemoryPlan } from '@lomo/parallel';
 import { makePlan, Program } from '@lomo/parallel';
@@ -19,6 +19,10 @@ export interface Setup {
   readonly keeps: boolean;
   readonly headForm?: HeadForm;
   readonly clip?: Clip;
+  /** Of updates to 16-bit weights; to nearest unless given, as the peer's are. */
+  readonly rounding?: Rounding;
+  /** Largest gradient tile, bytes; the device's own choice unless given. */
+  readonly tileBytes?: number;
 }
 
 export interface Assembly {
@@ -34,11 +38,11 @@ export function ruleNamed(name: string): Rule {
   return rule;
 }
 
-/** Builds everything that lives as long as the run. 16-bit weights round to nearest, as the peer's do. */
+/** Builds everything that lives as long as the run. */
 export function assemble(device: Device, setup: Setup): Assembly {
   const { json, dtype, seq, batch, microBatches, rule, keeps } = setup;
   const model = createModel(json, device, { dtype, maxLength: seq });
-  const optimizer = new Optimizer(device, model.parameters, { rule, rounding: 'nearest', ...(setup.clip === undefined ? {} : { clip: setup.clip }) });
+  const optimizer = new Optimizer(device, model.parameters, { rule, rounding: setup.rounding ?? 'nearest', ...(setup.clip === undefined ? {} : { clip: setup.clip }) });
   const last = model.stages.length - 1;
   const program = new Program(device, model, {
     microBatches,
@@ -57,7 +61,7 @@ export function planStep(backend: Backend, setup: Setup): Promise<MemoryPlan> {
     let made: Assembly | null = null;
     yield { name: 'setup', run: () => void (made = assemble(device, setup)) };
     yield { name: 'step', run: () => run(made!, { step: 1, lr: 0, batches: batchesOf(setup, new Uint8Array(setup.seq * setup.batch), 0) }).then(() => {}) };
-  });
+  }, setup.tileBytes === undefined ? {} : { tileBytes: setup.tileBytes });
 }
 
 /** One optimizer step; resolves to the mean loss. */

@@ -93,7 +93,7 @@ export async function profile(options: ProfileOptions): Promise<number> {
 const head = ['ms', 'share', 'lost ms', 'of limit', 'launches', 'us each', 'GFLOP/s', 'GB/s', 'op'];
 
 /** Timed launches of equal names together, longest first. */
-function group(timed: readonly Timed[], name: (t: Timed) => string): Line[] {
+export function group(timed: readonly Timed[], name: (t: Timed) => string): Line[] {
   const lines = new Map<string, Line>();
   for (const t of timed) {
     let line = lines.get(name(t));
