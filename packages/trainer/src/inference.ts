@@ -5,9 +5,9 @@ import type { LanguageModel, ModelFamily } from '@lomo/models';
 import { builtInFamilies, createModel, generate, nodeFiles, readConfig } from '@lomo/models';
 import type { BatchShape, ByteStore, MemoryPlan } from '@lomo/parallel';
 import { makePlan, Program, Residency } from '@lomo/parallel';
-import type { Backend, DType } from '@lomo/tensor';
-import { Device } from '@lomo/tensor';
+import type { Backend, Device, DType } from '@lomo/tensor';
 import { dryStore, emptyBatch } from './assemble.ts';
+import { reserveFor } from './reserve.ts';
 import { loadChecked } from './restore.ts';
 import type { ScratchFile } from './scratch_file.ts';
 import { openStreamFile } from './scratch_files.ts';
@@ -67,6 +67,7 @@ export async function openModel(folder: string, options: InferenceOptions): Prom
       },
     };
   });
+  const less = [...((options.dtype ?? 'f32') === 'f32' ? ['dtype bf16: weights in half the bytes'] : []), ...(streamDir === undefined ? ['stream-dir FOLDER: weights come stage by stage from a file there'] : [])];
   const tokenizer = await openTokenizer(folder);
   let file: ScratchFile | null = null;
   let device: Device | null = null;
@@ -77,7 +78,7 @@ export async function openModel(folder: string, options: InferenceOptions): Prom
   };
   try {
     if (streamDir !== undefined) file = await openStreamFile(streamDir, { files: nodeFiles, bytes: streamed });
-    const { model, program } = assemble((device = new Device(backend, { bytes: plan.extent })), file);
+    const { model, program } = assemble((device = await reserveFor(backend, plan, () => less)), file);
     await loadChecked(model, folder);
     return { model, program, tokenizer, plan, [Symbol.asyncDispose]: close };
   } catch (error) {

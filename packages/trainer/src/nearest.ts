@@ -1,8 +1,8 @@
 // Where a run does not fit: the nearest configurations that do, each found by running it dry, with its memory and its cost in time.
+import type { MemoryPlan } from '@lomo/parallel';
 import { blockWords, peakOf, placeWords } from '@lomo/parallel';
 import type { Backend } from '@lomo/tensor';
 import { LomoError } from '@lomo/tensor';
-import type { RunPlan } from './assemble.ts';
 import { choose, settledBytes } from './choice.ts';
 import type { Chosen } from './choice.ts';
 import type { RunConfig } from './config.ts';
@@ -146,7 +146,7 @@ export function slowerWords({ time }: Nearest): string {
 }
 
 /** '  weights  1.20 GiB' a category, then what is asked for at the peak, in which op, where in the program. */
-export function peakLines(plan: RunPlan): string[] {
+export function peakLines(plan: MemoryPlan): string[] {
   const table = Object.entries(plan.atPeak).filter(([, size]) => size > 0).toSorted(([, a], [, b]) => b - a);
   const { event } = peakOf(plan);
   return [

@@ -55,6 +55,7 @@ export async function withCheckpoint(error: unknown, session: Session, next: str
   if (session.config.backend !== 'cuda' || !isLomoError(error) || !faults.includes(error.code)) return error;
   const { path } = await session.newest();
   const safe = path === null ? 'nothing had been saved yet' : `the last checkpoint is whole: ${path}`;
+  const kernel = error.code === 'StickyDeviceError' && process.env['LOMO_CUDA_SYNC'] !== '1' ? '\n  which kernel it was: LOMO_CUDA_SYNC=1 before that command waits after each one, and names it' : '';
   const then = path === null ? 'begins again' : 'goes on from there';
-  return new LomoError(error.code, `step ${session.done + 1}: ${error.message}\n  ${safe}\n  next, in a new process: ${next} (${then})`, error.details, error);
+  return new LomoError(error.code, `step ${session.done + 1}: ${error.message}\n  ${safe}\n  next, in a new process: ${next} (${then})${kernel}`, error.details, error);
 }

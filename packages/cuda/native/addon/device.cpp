@@ -144,6 +144,7 @@ Reservation CudaDevice::reserve(std::int32_t place, double bytes, std::size_t re
     const std::size_t others = total > free + reserved ? total - free - reserved : 0;
     const std::string what = "cuda: " + std::to_string(asked) + " bytes (" + gib(bytes) + ") asked for on GPU " + std::to_string(ordinal_) + " with " + gib(static_cast<double>(reserved)) + " reserved already; " +
                              gib(static_cast<double>(free)) + " of " + gib(static_cast<double>(total)) + " are free";
+    if (free >= asked) throw Error("OutOfMemory", what + ", and refused all the same: no such stretch is free in one piece, or somebody took it meanwhile; start again, or let the run need less");
     if (asked + reserved + others / 8 <= total)
       throw Error("MemoryHeld", what + ", " + gib(static_cast<double>(others)) + " are held by other processes and this one's context: `nvidia-smi` shows by whom; end them, or choose another GPU");
     throw Error("OutOfMemory", what + ": `lomo plan` says what a run needs and which setting saves how much");
