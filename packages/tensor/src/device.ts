@@ -2,9 +2,11 @@
 import type { Block, Category } from './allocator.ts';
 import { Arena } from './allocator.ts';
 import type { Backend, Event, Kernel, Memory, Operands, Queue } from './backend.ts';
-import { dtypes, isReal, typedArray, fromBf16, fromF16, toBf16, toF16 } from './dtype.ts';
-import type { DType, TypedArray } from './dtype.ts';
+import { decode, encode, isReal, typedArray } from './dtype.ts';
+import type { TypedArray } from './dtype.ts';
 import { LomoError } from './errors.ts';
+import { Kernels } from './kernels.ts';
+import type { Launched, LaunchObserver } from './observer.ts';
 import type { Application, Attributes, Op } from './op.ts';
 import { bytesOf, numel } from './shape.ts';
 import type { Spec } from './shape.ts';
@@ -13,68 +15,6 @@ import { Parameter, Tensor } from './tensor.ts';
 /** Hears of every differentiable application: a tape that keeps, or one that only counts. */
 export interface Recorder {
   record<A>(application: Application<A>): void;
-}
-
-/** A named stretch of a step. Parts nest. */
-export interface Part {
-  readonly phase: 'pass' | 'forward' | 'recompute' | 'backward' | 'settle';
-  /** The pass, the stage, or the parameter that settles. */
-  readonly name: string;
-  readonly microBatch?: number;
-}
-
-/** One launch as observers hear of it. */
-export interface Launched {
-  readonly ins: readonly Tensor[];
-  readonly inouts: readonly Tensor[];
-  readonly outs: readonly Tensor[];
-  readonly event: Event;
-}
-
-/** Hears of every launch: plans count FLOPs and bytes, traces name what ran and within which part of the step. */
-export interface LaunchObserver {
-  /** A launch is about to be prepared: its results and its scratch are allocated from now until `prepared`. */
-  launching?(op: Op, operands: Pick<Launched, 'ins' | 'inouts'>): void;
-  /** Its tensors and its workspace are live. Within a pruned stretch it is enqueued at its end, or never. */
-  prepared?(op: Op, tensors: Omit<Launched, 'event'>): void;
-  /** It has been enqueued; `outs` is the array that `prepared` was given. */
-  launched(op: Op, launched: Launched, attributes: Attributes): void;
-  /** A copy between tensors has been enqueued. */
-  copied?(to: Tensor, from: Tensor): void;
-  /** What is launched from now on belongs to `part`, until it is left. */
-  entered?(part: Part): void;
-  left?(): void;
-}
-
-/** One observer that tells both, `first` first. */
-export function observedBy(first: LaunchObserver | null, second: LaunchObserver): LaunchObserver {
-  if (first === null) return second;
-  return {
-    launching: (op, operands) => {
-      first.launching?.(op, operands);
-      second.launching?.(op, operands);
-    },
-    prepared: (op, tensors) => {
-      first.prepared?.(op, tensors);
-      second.prepared?.(op, tensors);
-    },
-    launched: (op, launched, attributes) => {
-      first.launched(op, launched, attributes);
-      second.launched(op, launched, attributes);
-    },
-    copied: (to, from) => {
-      first.copied?.(to, from);
-      second.copied?.(to, from);
-    },
-    entered: (part) => {
-      first.entered?.(part);
-      second.entered?.(part);
-    },
-    left: () => {
-      first.left?.();
-      second.left?.();
-    },
-  };
 }
 
 export interface DeviceOptions {
@@ -114,13 +54,14 @@ export class Device {
   observer: LaunchObserver | null = null;
   /** What new tensors are counted as. */
   category: Category = 'workspace';
-  private readonly kernels = new Map<string, Map<number, Kernel>>();
+  private readonly kernels: Kernels;
   private scopes: Tensor[][] = [];
   private postponed: Postponed[] | null = null;
   private launches = 0;
 
   constructor(backend: Backend, options: DeviceOptions) {
     this.backend = backend;
+    this.kernels = new Kernels(backend);
     this.arena = new Arena(options.bytes);
     this.memory = backend.memory('device', Number.isFinite(options.bytes) ? options.bytes : 0);
     this.tileBytes = options.tileBytes ?? 64 * mebibyte;
@@ -215,7 +156,7 @@ export class Device {
     const inouts = launch.inouts ?? [];
     this.observer?.launching?.(op as unknown as Op, { ins, inouts });
     const outs = launch.outs === undefined ? this.outputs(op, ins, inouts, attributes) : [...launch.outs];
-    const kernel = this.resolve(op, ins, inouts, outs);
+    const kernel = this.kernels.of(op, { ins, inouts, outs });
     const values = op.attributes.map((name) => attributes[name] as number);
     const operands = { ins, inouts, outs, workspace: null };
     const scratch = this.backend.workspace(kernel, operands, values);
@@ -325,57 +266,4 @@ export class Device {
       return tensor;
     });
   }
-
-  private resolve<A extends Attributes>(op: Op<A>, ins: readonly Tensor[], inouts: readonly Tensor[], outs: readonly Tensor[]): Kernel {
-    let key = 0;
-    for (const t of ins) key = key * 7 + code(t.dtype);
-    key = key * 7 + 6;
-    for (const t of inouts) key = key * 7 + code(t.dtype);
-    key = key * 7 + 6;
-    for (const t of outs) key = key * 7 + code(t.dtype);
-    let known = this.kernels.get(op.name);
-    if (known === undefined) this.kernels.set(op.name, (known = new Map()));
-    const found = known.get(key);
-    if (found !== undefined) return found;
-    const signature = { ins: ins.map((t) => t.dtype), inouts: inouts.map((t) => t.dtype), outs: outs.map((t) => t.dtype) };
-    const kernel = this.backend.kernel(op.name, signature);
-    if (kernel === null) {
-      const has = this.backend.supported(op.name);
-      const wanted = [signature.ins, signature.inouts, signature.outs].map((s) => s.join(', ')).join(' | ');
-      throw new LomoError(
-        'MissingKernel',
-        `'${op.name}' has no kernel for ${wanted} on ${this.backend.name} (has: ${has.length === 0 ? 'none' : has.join('; ')})`,
-        { op: op.name, signature, has },
-      );
-    }
-    if (kernel.attributes.join() !== op.attributes.map(snakeCase).join()) {
-      throw new LomoError('AttributeMismatch', `'${op.name}' on ${this.backend.name} takes (${kernel.attributes.join(', ')}), the op gives (${op.attributes.join(', ')})`);
-    }
-    known.set(key, kernel);
-    return kernel;
-  }
 }
-
-/** Kernels spell attributes in snake_case: 'maxQ' is their 'max_q'. */
-export function snakeCase(name: string): string {
-  return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
-}
-
-/** From 1: a 0 would make one operand more look like none. */
-function code(dtype: DType): number {
-  return dtypes.indexOf(dtype) + 1;
-}
-
-/** Numbers as the raw elements of `dtype`, rounded to nearest even. */
-export function encode(dtype: DType, from: ArrayLike<number>): TypedArray {
-  if (dtype === 'bf16' || dtype === 'f16') return Uint16Array.from(from, dtype === 'bf16' ? toBf16 : toF16);
-  if (dtype === 'f32') return Float32Array.from(from);
-  return dtype === 'i32' ? Int32Array.from(from) : Uint8Array.from(from);
-}
-
-/** Raw elements of `dtype` as numbers. */
-export function decode(dtype: DType, from: TypedArray): Float64Array {
-  if (dtype === 'bf16' || dtype === 'f16') return Float64Array.from(from, dtype === 'bf16' ? fromBf16 : fromF16);
-  return Float64Array.from(from);
-}
-

@@ -91,3 +91,17 @@ export function fromF16(bits: number): number {
   if (exponent === 31) return fraction === 0 ? sign * Infinity : NaN;
   return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
 }
+
+/** Numbers as the raw elements of `dtype`, rounded to nearest even. */
+export function encode(dtype: DType, from: ArrayLike<number>): TypedArray {
+  if (dtype === 'bf16' || dtype === 'f16') return Uint16Array.from(from, dtype === 'bf16' ? toBf16 : toF16);
+  if (dtype === 'f32') return Float32Array.from(from);
+  return dtype === 'i32' ? Int32Array.from(from) : Uint8Array.from(from);
+}
+
+/** Raw elements of `dtype` as numbers. */
+export function decode(dtype: DType, from: TypedArray): Float64Array {
+  if (dtype === 'bf16' || dtype === 'f16') return Float64Array.from(from, dtype === 'bf16' ? fromBf16 : fromF16);
+  return Float64Array.from(from);
+}
+

@@ -1,9 +1,10 @@
 // A step as a picture of time: what the script enqueued, what the device ran and when, within which part, and what was live meanwhile.
 import { categories } from './allocator.ts';
 import type { TimedWork } from './backend.ts';
-import type { Device, Launched, LaunchObserver, Part } from './device.ts';
-import { observedBy } from './device.ts';
+import type { Device } from './device.ts';
 import { LomoError } from './errors.ts';
+import type { Launched, LaunchObserver, Part } from './observer.ts';
+import { observedBy } from './observer.ts';
 import type { Op } from './op.ts';
 import type { Spec } from './shape.ts';
 import type { TraceEvent } from './trace_events.ts';

@@ -2,8 +2,8 @@
 import type { Backend, Event, Kernel, KernelSignature, Memory, Operands, Place, Queue, Region, Stopwatch, TimedWork } from '../backend.ts';
 import type { DType } from '../dtype.ts';
 import { fromBf16, fromF16, isReal, sizeOf, toBf16, toF16 } from '../dtype.ts';
-import { snakeCase } from '../device.ts';
 import { LomoError } from '../errors.ts';
+import { snakeCase } from '../kernels.ts';
 import type { Op, View } from '../op.ts';
 import { numel } from '../shape.ts';
 
