@@ -43,6 +43,20 @@ describe('as a tarball', () => {
   });
 });
 
+test('@lomo/cuda carries all that its build reads, and nothing that only tests do', async () => {
+  const folder = join(scratch, 'cuda');
+  await mkdir(folder);
+  await run('tar', ['-xzf', tarballOf('@lomo/cuda'), '-C', folder], scratch);
+  const files = (await run('tar', ['-tzf', tarballOf('@lomo/cuda')], scratch)).trim().split('\n').map((file) => file.slice('package/'.length));
+  expect(files.filter((file) => /^native\/(test|fiber|double)\//.test(file))).toEqual([]);
+  expect(files).toEqual(expect.arrayContaining(['CMakeLists.txt', 'scripts/build.mjs', 'scripts/fatbin.mjs', 'scripts/nvcc.mjs', 'scripts/cli.mjs']));
+  const missing: string[] = [];
+  for (const file of files.filter((one) => one.startsWith('native/'))) {
+    for (const [, header = ''] of (await readFile(join(folder, 'package', file), 'utf8')).matchAll(/^#include "((?!lomo\/|fiber\/)[^"]+)"/gm)) if (!files.includes(`native/${header}`)) missing.push(`${file}: ${header}`);
+  }
+  expect(missing).toEqual([]);
+});
+
 test('installing @lomo/optim brings no compiler and no native code', async () => {
   const folder = join(scratch, 'only-optim');
   await install(folder, packed, ['@lomo/optim']);
@@ -68,7 +82,7 @@ describe('in an empty project with everything installed', () => {
     await typecheck('everything.ts');
   });
 
-  // The backend's example needs its addon, which is compiled on the user's machine; its own tests run it.
+  // The cpu backend's example needs its addon, which is compiled on the user's machine; its own tests run it.
   test.each(members.filter((one) => one.name !== '@lomo/cpu'))('the README examples of $name type-check and run against the tarballs', async ({ name, folder: at }) => {
     const examples = examplesOf(await readFile(join(at, 'README.md'), 'utf8'), `${name}/README.md`);
     for (const [index, { code }] of examples.entries()) {

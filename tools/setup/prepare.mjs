@@ -26,11 +26,38 @@ async function once(name, key, body) {
   }, { budget });
 }
 
-/** Checks the machine, installs, builds the native backend and the packages. Each phase prints one line; throws at the first failure. */
-export async function prepare() {
+// nvcc and the disassembler, the kernels of @lomo/cuda for every architecture, its addon, and its double. Kernels compiled before are taken
+// from the cache outside the clone (packages/cuda/scripts/fatbin.mjs).
+async function prepareCuda() {
+  const run = (name, script, args, say) => mustRun(name, [process.execPath, join(root, script), ...args], { progress: say });
+  const said = (result) => result.text.trim().split('\n').at(-1) ?? '';
+  let nvcc = '';
+  await phase('nvcc', async (say) => {
+    nvcc = said(await run('nvcc', 'packages/cuda/scripts/nvcc.mjs', ['install'], say));
+    await run('cuobjdump', 'tools/cuda/sass.mjs', ['install'], say);
+    return nvcc;
+  }, { budget: 120 });
+  const sources = ['packages/cuda/native', 'packages/cuda/scripts', 'packages/cuda/CMakeLists.txt', 'packages/cuda/package.json', 'packages/tensor/native'];
+  const build = join(root, 'packages', 'cuda', 'build');
+  await once('cuda build', { inputs: sources, extra: [process.arch, process.platform, nvcc], outputs: [join(build, 'Release', 'lomo_cuda.node'), join(build, 'fatbin')], budget: 240 }, async (say) => {
+    await run('cuda build', 'packages/cuda/scripts/build.mjs', [], say);
+    return `@lomo/cuda, ${readdirSync(join(build, 'fatbin')).length} files of kernels`;
+  });
+  const double = join(build, 'double', 'Release');
+  await once('cuda double', { inputs: sources, extra: [process.arch, process.platform], outputs: [join(double, 'lomo_cuda.node'), join(double, 'liblomo_double.so')], budget: 120 }, async (say) => {
+    await run('cuda double', 'packages/cuda/scripts/build.mjs', ['--double'], say);
+    return 'the same kernels on fibers';
+  });
+}
+
+/**
+ * Checks the machine, installs, builds the native backend and the packages; with `cuda`, also everything of CUDA, which a machine without a
+ * GPU needs for tests only. Each phase prints one line; throws at the first failure.
+ */
+export async function prepare({ cuda = false } = {}) {
   const members = workspace();
   await phase('node', async () => checkNode());
-  await phase('system packages', ensureSystemPackages, { budget: 120 });
+  await phase('system packages', (say) => ensureSystemPackages(say, { pip: cuda }), { budget: 120 });
   await phase('pnpm', async () => ensurePnpm(), { budget: 30 });
   await once('install', {
     inputs: ['pnpm-lock.yaml', 'pnpm-workspace.yaml', '.npmrc', 'package.json', ...members.map((one) => `${one.folder}/package.json`)],
@@ -51,6 +78,7 @@ export async function prepare() {
     await mustRun('native build', ['pnpm', '--filter', '@lomo/cpu', 'build:native'], { progress: say });
     return '@lomo/cpu';
   });
+  if (cuda) await prepareCuda();
   const built = members.filter((one) => one.manifest.scripts?.build !== undefined);
   await once('typescript build', {
     inputs: ['pnpm-lock.yaml', 'tsconfig.base.json', ...built.flatMap((one) => ['src', 'conformance', 'package.json', 'tsup.config.ts'].map((part) => `${one.folder}/${part}`))],

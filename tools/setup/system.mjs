@@ -30,9 +30,12 @@ export function checkNode() {
   return process.versions.node;
 }
 
-/** Installs the missing Debian packages when root; otherwise throws with the line to type. Returns what was done. */
-export async function ensureSystemPackages(say) {
-  const missing = packages.filter((one) => !one.has()).map((one) => one.debian);
+/** For what pip brings: nvcc, a disassembler, another Node. */
+const python = { debian: 'python3-venv', has: () => spawnSync('python3', ['-c', 'import venv, ensurepip'], { stdio: 'ignore' }).status === 0 };
+
+/** Installs the missing Debian packages when root, Python's venv with them where `pip`; otherwise throws with the line to type. Returns what was done. */
+export async function ensureSystemPackages(say, { pip = false } = {}) {
+  const missing = [...packages, ...(pip ? [python] : [])].filter((one) => !one.has()).map((one) => one.debian);
   if (missing.length === 0) return 'all there';
   const line = `apt-get install -y --no-install-recommends ${missing.join(' ')}`;
   if (!onPath('apt-get')) throw new PhaseFailed(`missing: ${missing.join(', ')} (Debian names), and there is no apt-get here: install them by the means of this system, then run again`);

@@ -5,7 +5,7 @@ import { spawnSync } from 'node:child_process';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { findNvcc, places } from './nvcc.mjs';
+import { findNvcc } from './nvcc.mjs';
 
 const folder = join(dirname(fileURLToPath(import.meta.url)), '..');
 const given = process.argv.slice(2);
@@ -13,7 +13,15 @@ const option = (name) => given.find((one) => one.startsWith(`--${name}=`))?.slic
 const wanted = given.find((one) => !/^--(ops|out)=/.test(one));
 const script = join(dirname(createRequire(import.meta.url).resolve('cmake-js/package.json')), 'bin', 'cmake-js');
 
+function fail(message, status) {
+  process.stderr.write(`${message}\n`);
+  process.exit(status);
+}
+
 function build(out, definitions) {
+  for (const [program, name] of [['cmake', 'cmake'], ['ninja', 'ninja-build']]) {
+    if (spawnSync(program, ['--version'], { stdio: 'ignore' }).status !== 0) fail(`@lomo/cuda needs ${program} to build its addon; on Debian: sudo apt-get install ${name}`, 1);
+  }
   const flags = Object.entries({ ...definitions, LOMO_OPS: option('ops') ?? '' }).map(([name, value]) => `--CD${name}=${value}`);
   const { status } = spawnSync(process.execPath, [script, 'build', '-G', 'Ninja', '-O', option('out') ?? join(folder, out), ...flags], { cwd: folder, stdio: 'inherit' });
   process.exit(status ?? 1);
@@ -21,13 +29,10 @@ function build(out, definitions) {
 
 if (wanted === '--double') build('build/double', { LOMO_DOUBLE: 'ON' });
 if (wanted === '--double=asan') build('build/double-asan', { LOMO_DOUBLE: 'ON', LOMO_SANITIZE: 'ON' });
-if (wanted !== undefined) {
-  process.stderr.write(`${wanted}: not known; use --double, --double=asan or nothing\n`);
-  process.exit(2);
+if (wanted !== undefined) fail(`${wanted}: not known; use --double, --double=asan or nothing`, 2);
+try {
+  build('build', { LOMO_NVCC: findNvcc() });
+} catch (error) {
+  if (error.code !== 'NoNvcc') throw error;
+  fail(error.message, 1);
 }
-const nvcc = findNvcc();
-if (nvcc === null) {
-  process.stderr.write(`@lomo/cuda needs nvcc 13.0 to compile its kernels: node scripts/nvcc.mjs install brings it from PyPI (300 MB), or name one in CUDACXX. Looked at:\n${places().map((p) => `  ${p}`).join('\n')}\n`);
-  process.exit(1);
-}
-build('build', { LOMO_NVCC: nvcc });

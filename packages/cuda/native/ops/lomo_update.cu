@@ -1,6 +1,5 @@
 // lomo_update: unscale, clip, decay, step, round and gate in one sweep over a tile of the gradient and the parameter; with one operand
 // more, the sums of its rows. f16 is swept once before: a value beyond 65504 closes the gate, and nothing is written.
-// Budget: 64 registers, 128 bytes of shared memory.
 #include "gpu/update.h"
 
 namespace lomo::lomo_update {
@@ -16,10 +15,10 @@ struct Next {
 };
 template <class T> __device__ __forceinline__ void update(const UpdateArgs& a) { write_update<T>(a, Next(a)); }
 __device__ __forceinline__ void overflow(const UpdateArgs& a) { close_on_overflow(a, Next(a)); }
-LOMO_KERNEL(lomo_update_f32, 256, UpdateArgs, update<float>)
-LOMO_KERNEL(lomo_update_bf16, 256, UpdateArgs, update<bf16>)
-LOMO_KERNEL(lomo_update_f16, 256, UpdateArgs, update<f16>)
-LOMO_KERNEL(lomo_update_overflow, 256, UpdateArgs, overflow)
+LOMO_KERNEL(lomo_update_f32, 256, UpdateArgs, update<float>)  // 40 registers, 128 bytes
+LOMO_KERNEL(lomo_update_bf16, 256, UpdateArgs, update<bf16>)  // 48 registers, 128 bytes
+LOMO_KERNEL(lomo_update_f16, 256, UpdateArgs, update<f16>)  // 40 registers, 128 bytes
+LOMO_KERNEL(lomo_update_overflow, 256, UpdateArgs, overflow)  // 40 registers, 0 bytes
 #endif
 
 }  // namespace lomo::lomo_update

@@ -1,5 +1,4 @@
 // sum_squares, norm_add, clip_coefficient: the global norm in double, in one order; and mean, AdaLomo's average of row statistics.
-// Budget: 48 registers, 1,024 bytes of shared memory.
 #include "gpu/step.h"
 
 namespace lomo::norm {
@@ -72,10 +71,10 @@ __device__ __forceinline__ void clip(const ClipArgs& a) {
   const double norm = sqrt(sum) / static_cast<double>(a.scalars[at_loss_scale]), coefficient = a.max_norm / (norm + 1e-6);
   a.scalars[at_clip] = static_cast<float>(coefficient < 1.0 ? coefficient : 1.0);
 }
-LOMO_KERNEL(sum_squares_f32, 256, SquaresArgs, squares)
-LOMO_KERNEL(norm_add_f32, 256, AddArgs, add)
-LOMO_KERNEL(mean_f32, 256, AddArgs, mean)
-LOMO_KERNEL(clip_coefficient_f32, 32, ClipArgs, clip)
+LOMO_KERNEL(sum_squares_f32, 256, SquaresArgs, squares)  // 40 registers, 256 bytes
+LOMO_KERNEL(norm_add_f32, 256, AddArgs, add)  // 24 registers, 1,024 bytes
+LOMO_KERNEL(mean_f32, 256, AddArgs, mean)  // 24 registers, 1,024 bytes
+LOMO_KERNEL(clip_coefficient_f32, 32, ClipArgs, clip)  // 24 registers, 0 bytes
 #endif
 
 }  // namespace lomo::norm

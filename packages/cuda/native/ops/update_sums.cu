@@ -1,5 +1,4 @@
 // update_sums: the rows' sums of an update made by somebody else. update_total: the rows one after the other, in double, into a group's sums.
-// Budget: 64 registers, 2,048 bytes of shared memory.
 #include "gpu/update.h"
 
 namespace lomo::update_sums {
@@ -63,10 +62,10 @@ __device__ __forceinline__ void total(const TotalArgs& a) {
   a.total[2 * t] = high;
   a.total[2 * t + 1] = static_cast<float>(sum - static_cast<double>(high));
 }
-LOMO_KERNEL(update_sums_f32, 256, SumsArgs, rows<float>)
-LOMO_KERNEL(update_sums_bf16, 256, SumsArgs, rows<bf16>)
-LOMO_KERNEL(update_sums_f16, 256, SumsArgs, rows<f16>)
-LOMO_KERNEL(update_total_f32, 256, TotalArgs, total)
+LOMO_KERNEL(update_sums_f32, 256, SumsArgs, rows<float>)  // 40 registers, 128 bytes
+LOMO_KERNEL(update_sums_bf16, 256, SumsArgs, rows<bf16>)  // 40 registers, 128 bytes
+LOMO_KERNEL(update_sums_f16, 256, SumsArgs, rows<f16>)  // 40 registers, 128 bytes
+LOMO_KERNEL(update_total_f32, 256, TotalArgs, total)  // 40 registers, 2,048 bytes
 #endif
 
 }  // namespace lomo::update_sums
