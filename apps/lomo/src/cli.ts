@@ -77,6 +77,8 @@ program
   .command('quickstart')
   .description('fine-tune the small model that comes with lomo, about a minute on two cores')
   .addOption(threads)
+  .addOption(backend)
+  .addOption(gpu)
   .option('--output-dir <folder>', 'where the run goes', 'runs/quickstart')
   .addHelpText('after', examples(['lomo quickstart', 'held-out loss and exact matches before and after; run again, it is shown again']))
   .action(async (flags) => (await import('./commands/quickstart.ts')).quickstart({ ...flags, interrupt }));

@@ -58,17 +58,20 @@ const packages: Readonly<Record<string, string>> = {
   MissingBackend: 'npm: @lomo/cuda',
 };
 
+/** The same of NVML, which comes with the driver and is left out of some containers. */
+const nvmlPackages: Readonly<Record<string, string>> = { MissingLibrary: 'apt: libnvidia-compute-580, with the driver' };
+
 /** Looks at GPU `gpu`, as far as there is something to look at; never throws for what is missing. */
 export async function examineGpu(env: NodeJS.ProcessEnv, gpu: number): Promise<GpuReport> {
   const missing: Missing[] = [];
   /** Null where `body` meets what is missing, which is noted. */
-  const attempt = async <T>(body: () => T | Promise<T>): Promise<T | null> => {
+  const attempt = async <T>(body: () => T | Promise<T>, brings: Readonly<Record<string, string>> = packages): Promise<T | null> => {
     try {
       return await body();
     } catch (error) {
       if (!isLomoError(error)) throw error;
-      const brings = packages[error.code];
-      if (!missing.some(({ code }) => code === error.code)) missing.push({ code: error.code, message: `${error.message}${brings === undefined ? '' : `\nwhat brings it: ${brings}`}` });
+      const by = brings[error.code];
+      missing.push({ code: error.code, message: `${error.message}${by === undefined ? '' : `\nwhat brings it: ${by}`}` });
       return null;
     }
   };
@@ -81,7 +84,7 @@ export async function examineGpu(env: NodeJS.ProcessEnv, gpu: number): Promise<G
   if (driver === null) return { ...report, kernels };
   const found = { ...report, kernels, driver: { path: driver.path, version: driver.version }, gpus: driver.gpus };
   // Without NVML training runs all the same.
-  const occupancy = await attempt(() => cuda.gpuOccupancy(options));
+  const occupancy = await attempt(() => cuda.gpuOccupancy(options), nvmlPackages);
   const alone = await attempt(() => cuda.driverMemory(options));
   const backend = alone === null ? null : await attempt(() => cuda.cuda(options));
   if (alone === null || backend === null) return { ...found, occupancy, memory: occupancy };

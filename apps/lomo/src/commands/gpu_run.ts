@@ -25,17 +25,27 @@ export class GpuMemory {
 
   /** To be called after every step. */
   stepped(): void {
-    if (++this.steps === warm) this.settled = this.gpu.taken();
+    if (++this.steps === warm) this.settled = this.taken();
   }
 
   /** What to print at the end; null where fewer than two steps ran. The driver counts all processes together: others show as movement. */
   line(): string | null {
-    if (this.settled === null) return null;
-    const moved = this.gpu.taken() - this.settled;
+    const now = this.taken();
+    if (this.settled === null || now === null) return null;
+    const moved = now - this.settled;
     const { takenBefore } = this.gpu;
     const arena = Math.ceil(this.extent / devicePage) * devicePage;
     const whole = takenBefore === null ? '' : `${bytes(this.settled - takenBefore)} = arena ${bytes(arena)} (${bytes(this.extent)} in pages) + start-up ${bytes(this.settled - takenBefore - arena)}; `;
     return `GPU memory as the driver sees it: ${whole}${moved === 0 ? '+0' : `${moved > 0 ? '+' : '-'}${bytes(Math.abs(moved))}`} after step 2${moved === 0 ? '' : ' (other processes on this GPU included)'}`;
+  }
+
+  /** Null where it cannot be told: no run ends because of a figure that is printed. */
+  private taken(): number | null {
+    try {
+      return this.gpu.taken();
+    } catch {
+      return null;
+    }
   }
 }
 
@@ -53,9 +63,10 @@ const faults: readonly string[] = ['StickyDeviceError', 'CudaError', 'CublasErro
 /** The error with what is safe and the command that goes on, where a GPU has ended the run; any other as it is. */
 export async function withCheckpoint(error: unknown, session: Session, next: string): Promise<unknown> {
   if (session.config.backend !== 'cuda' || !isLomoError(error) || !faults.includes(error.code)) return error;
-  const { path } = await session.newest();
-  const safe = path === null ? 'nothing had been saved yet' : `the last checkpoint is whole: ${path}`;
+  const newest = await session.newest().catch(() => null);
+  const path = newest?.path ?? null;
+  const safe = newest === null ? `the checkpoints in ${session.root} could not be looked at` : path === null ? 'nothing had been saved yet' : `the last checkpoint is whole: ${path}`;
   const kernel = error.code === 'StickyDeviceError' && process.env['LOMO_CUDA_SYNC'] !== '1' ? '\n  which kernel it was: LOMO_CUDA_SYNC=1 before that command waits after each one, and names it' : '';
-  const then = path === null ? 'begins again' : 'goes on from there';
+  const then = path !== null ? 'goes on from there' : newest === null ? 'goes on from the newest' : 'begins again';
   return new LomoError(error.code, `step ${session.done + 1}: ${error.message}\n  ${safe}\n  next, in a new process: ${next} (${then})${kernel}`, error.details, error);
 }

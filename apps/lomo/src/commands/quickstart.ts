@@ -2,6 +2,7 @@
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Session } from '@lomo/trainer';
+import type { BackendName } from '../backends.ts';
 import type { Interrupt } from '../interrupt.ts';
 import { bytes, count, duration, percent, screen as openScreen } from '../screen.ts';
 import type { Screen } from '../screen.ts';
@@ -16,8 +17,17 @@ const comparedSamples = 200;
 /** The folder with recipe, data and model, beside this package's code. */
 export const quickstartFolder = join(dirname(fileURLToPath(import.meta.url)), '..', 'quickstart');
 
+export interface QuickstartFlags {
+  readonly threads?: number;
+  readonly backend: BackendName;
+  /** Which GPU, with backend cuda. */
+  readonly gpu: number;
+  readonly outputDir: string;
+  readonly interrupt: Interrupt;
+}
+
 /** Trains and shows the point: held-out loss and exact match before and after. A finished run is shown again, not trained again. */
-export async function quickstart(flags: { readonly threads?: number; readonly outputDir: string; readonly interrupt: Interrupt }): Promise<void> {
+export async function quickstart(flags: QuickstartFlags): Promise<void> {
   const screen = openScreen();
   const { interrupt } = flags;
   interrupt.leaves(() => {
@@ -27,6 +37,8 @@ export async function quickstart(flags: { readonly threads?: number; readonly ou
   const { config, ...notes } = await readRun(join(quickstartFolder, 'finetune.yaml'), {
     output_dir: flags.outputDir,
     ...(flags.threads === undefined ? {} : { threads: flags.threads }),
+    backend: flags.backend,
+    gpu: flags.gpu,
   });
   // The recipe names its files as they lie beside it.
   const beside = <T extends { readonly path: string }>(source: T): T => ({ ...source, path: join(quickstartFolder, source.path) });
