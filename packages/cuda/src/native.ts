@@ -79,6 +79,7 @@ export interface NativeOptions {
   readonly device: number;
   readonly driver: string;
   readonly cublasLt: string;
+  readonly nccl: string;
   readonly folders: readonly string[];
 }
 
@@ -101,6 +102,11 @@ export interface Addon {
   survey(place: NativePlace): Survey;
   memory(place: NativePlace): DriverMemory;
   occupancy(place: NativePlace): Occupancy;
+  nccl(backend: NativeBackend): Library;
+  communicatorId(backend: NativeBackend): Uint8Array;
+  /** Returns the communicator's number, the first attribute of its kernels. */
+  join(backend: NativeBackend, rank: number, size: number, id: Uint8Array, timeout: number): number;
+  abort(backend: NativeBackend, communicator: number, why: string): void;
 }
 
 /** Folder of this package, from src/ as from dist/. */

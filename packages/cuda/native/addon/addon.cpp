@@ -1,8 +1,9 @@
-// The addon: NativeBackend with the verbs; KernelTable for plans; questions about the machine. Loading it opens nothing of CUDA.
+// The addon: NativeBackend with the verbs; KernelTable for plans; communicators; questions about the machine. Loading it opens nothing of CUDA.
 #include "addon/device.h"
 #include "addon/survey.h"
 #include "addon/table.h"
 #include "lomo/verbs.h"
+#include "nccl/binding.h"
 
 static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("NativeBackend", lomo::Verbs<lomo::CudaDevice>::define(env));
@@ -11,6 +12,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("survey", Napi::Function::New(env, lomo::survey, "survey"));
   exports.Set("memory", Napi::Function::New(env, lomo::memory_info, "memory"));
   exports.Set("occupancy", Napi::Function::New(env, lomo::occupancy, "occupancy"));
+  lomo::export_communicators(env, exports);
   return exports;
 }
 

@@ -1,4 +1,4 @@
-// What launches need beyond their operands: the driver, the stream, kernels by name, matrix products, the cell for refused data.
+// What launches need beyond their operands: the driver, the stream, kernels by name, matrix products, communicators, the cell for refused data.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +10,7 @@
 #include "cublas/products.h"
 #include "driver/driver.h"
 #include "lomo/kernel.h"
+#include "nccl/communicator.h"
 
 namespace lomo {
 
@@ -37,10 +38,13 @@ struct Context {
   cu::Stream stream = nullptr;  // of the command that runs
   Functions functions;
   Products products;
+  Communicators communicators;
   std::int32_t* fault = nullptr;  // device, i32 [8]
   std::uint64_t launches = 0;
 
-  Context(const Driver& d, const std::string& cublas, const std::vector<std::string>& folders) : driver(d), functions(d), products(cublas, folders) {}
+  // `cublas` and `nccl` are paths, or empty.
+  Context(const Driver& d, const std::string& cublas, const std::string& nccl, const std::vector<std::string>& folders)
+      : driver(d), functions(d), products(cublas, folders), communicators(d, nccl, folders) {}
 };
 
 // What fault[0] may hold; the numbers that follow are the kernel's.

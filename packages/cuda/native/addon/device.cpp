@@ -10,7 +10,10 @@
 namespace lomo {
 namespace {
 
-std::string text(const Napi::Object& options, const char* name) { return options.Get(name).As<Napi::String>().Utf8Value(); }
+std::string text(const Napi::Object& options, const char* name) {
+  const Napi::Value value = options.Get(name);
+  return value.IsString() ? value.As<Napi::String>().Utf8Value() : "";
+}
 
 std::vector<std::string> list(const Napi::Object& options, const char* name) {
   const auto array = options.Get(name).As<Napi::Array>();
@@ -45,7 +48,7 @@ CudaDevice::CudaDevice(const Napi::Object& options) : driver_(text(options, "dri
   driver_.check(driver_.device_memory(&memory_, device_), "cuDeviceTotalMem_v2");
   gpu_ = "sm_" + std::to_string(major) + std::to_string(minor);
   if (major < 8) throw Error("WrongArchitecture", "cuda: " + name_ + " is " + gpu_ + "; lomo's kernels need sm_80 (Ampere) or newer");
-  context_ = std::make_unique<Context>(driver_, text(options, "cublasLt"), list(options, "folders"));
+  context_ = std::make_unique<Context>(driver_, text(options, "cublasLt"), text(options, "nccl"), list(options, "folders"));
   driver_.check(driver_.context_retain(&handle_, device_), "cuDevicePrimaryCtxRetain");
   try {
     open();
@@ -85,6 +88,7 @@ void CudaDevice::shut() {
   // Results do not matter here: a lost context refuses everything, and there is nothing left to save.
   if (handle_ == nullptr) return;
   driver_.context_set(handle_);
+  context_->communicators.close();  // first: work that waits for other ranks would never end
   driver_.context_synchronize();
   if (context_->fault != nullptr) driver_.memory_free(address(context_->fault));
   if (fault_copy_ != nullptr) driver_.host_free(fault_copy_);
@@ -172,6 +176,7 @@ std::size_t CudaDevice::workspace(const Kernel& kernel, const Call& call) { retu
 void CudaDevice::begin() { driver_.context_set(handle_); }
 
 void CudaDevice::run(Command& c) {
+  context_->communicators.check();
   context_->stream = queues_[c.queue].stream;
   queues_[c.queue].last = c.ticket;
   c.kernel->run(c.call);
@@ -242,6 +247,7 @@ void CudaDevice::read(void* to, const void* from, std::size_t bytes) {
     const std::size_t before = pieces == 0 ? 0 : i - 1;
     Slot& s = slots_[write_slots + before % 2];
     await(s);
+    context_->communicators.check();  // what was waited for may have been given up
     if (pieces > 0) std::memcpy(static_cast<char*>(to) + before * slot_bytes, s.data, std::min(slot_bytes, bytes - before * slot_bytes));
   }
   refuse_fault(fault_copy_);
@@ -272,6 +278,7 @@ void CudaDevice::wait(Command& c) {
 
 void CudaDevice::finish() {
   for (Queue& q : queues_) driver_.check(driver_.stream_synchronize(q.stream), "cuStreamSynchronize");
+  context_->communicators.check();
 }
 
 void CudaDevice::refuse_fault(const std::int32_t* f) const {

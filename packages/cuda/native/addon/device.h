@@ -18,7 +18,7 @@ namespace lomo {
 
 class CudaDevice {
  public:
-  // options: { device: number, driver: string or '', cublasLt: string or '', folders: string[] }. Throws what Driver, Functions and
+  // options: { device: number, driver: string or '', cublasLt: string or '', nccl: string or '', folders: string[] }. Throws what Driver, Functions and
   // Products throw, BadOption.
   explicit CudaDevice(const Napi::Object& options);
   ~CudaDevice();
@@ -35,6 +35,10 @@ class CudaDevice {
   Reservation reserve(std::int32_t place, double bytes, std::size_t reserved);
   void release(const Reservation& r);
   std::size_t workspace(const Kernel& kernel, const Call& call);
+  // Becomes a rank of a communicator; returns its number. Throws what Nccl throws.
+  int join(const Membership& m) { return context_->communicators.add(handle_, m); }
+  // Any thread: sets the executor's thread free where it waits for other ranks.
+  void interrupt() { context_->communicators.interrupt(); }
 
   // The executor's thread.
   void begin();

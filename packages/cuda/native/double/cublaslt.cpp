@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cublas/api.h"
+#include "double/numbers.h"
 #include "double/world.h"
 
 using namespace lomo;
@@ -26,34 +27,9 @@ struct Matrix {
   std::size_t bytes() const { return columns == 0 || rows == 0 ? 0 : ((columns - 1) * static_cast<std::uint64_t>(stride) + rows) * size(); }
 };
 
-float half(std::uint16_t h) {
-  const std::uint32_t sign = static_cast<std::uint32_t>(h & 0x8000u) << 16, exponent = h >> 10 & 31, fraction = h & 1023;
-  float size;
-  if (exponent == 0) size = static_cast<float>(fraction) * 0x1p-24f;
-  else {
-    const std::uint32_t u = exponent == 31 ? 0x7f800000u | fraction << 13 : (exponent + 112) << 23 | fraction << 13;
-    std::memcpy(&size, &u, 4);
-  }
-  return sign != 0 ? -size : size;
-}
-float get(const Matrix& m, const void* p, std::uint64_t i) {
-  if (m.type == type_f32) return static_cast<const float*>(p)[i];
-  const std::uint16_t bits = static_cast<const std::uint16_t*>(p)[i];
-  if (m.type == type_f16) return half(bits);
-  const std::uint32_t u = static_cast<std::uint32_t>(bits) << 16;
-  float f;
-  std::memcpy(&f, &u, 4);
-  return f;
-}
-void put(const Matrix& m, void* p, std::uint64_t i, float x) {
-  if (m.type == type_f32) {
-    static_cast<float*>(p)[i] = x;
-    return;
-  }
-  std::uint32_t u;
-  std::memcpy(&u, &x, 4);
-  static_cast<std::uint16_t*>(p)[i] = static_cast<std::uint16_t>(x != x ? 0x7fc0u : (u + 0x7fffu + (u >> 16 & 1)) >> 16);
-}
+twin::Format format(const Matrix& m) { return m.type == type_f32 ? twin::Format::f32 : m.type == type_f16 ? twin::Format::f16 : twin::Format::bf16; }
+float get(const Matrix& m, const void* p, std::uint64_t i) { return twin::get(format(m), p, i); }
+void put(const Matrix& m, void* p, std::uint64_t i, float x) { twin::put(format(m), p, i, x); }
 
 // The operands as f32, the first with k fastest, so that the inner loop runs over both rows at once.
 void multiply(const Desc& d, float alpha, float beta, const Matrix& a, const void* pa, const Matrix& b, const void* pb, const Matrix& c, void* pc) {

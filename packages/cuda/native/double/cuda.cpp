@@ -3,6 +3,7 @@
 // N-th launch on; LOMO_DOUBLE_MEMORY: MiB of the 'GPU'; LOMO_DOUBLE_CONTEXT: MiB that a context takes; LOMO_DOUBLE_REFUSE: MiB from which on
 // an allocation is refused, whatever is free; LOMO_DOUBLE_NO_CODE: no module is for this GPU.
 // LOMO_DOUBLE_VERSION, LOMO_DOUBLE_DEVICES, LOMO_DOUBLE_CAPABILITY, LOMO_DOUBLE_HELD (MiB): what a test wants to meet.
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -33,6 +34,8 @@ void load_lazily(const std::string& what) {
 
 namespace {
 
+thread_local int device_of_thread = 0;
+
 bool eager(cu::Stream s) { return (setting("LOMO_DOUBLE_EAGER", 0) >> s->number & 1) != 0; }
 
 bool inside(const std::map<std::uintptr_t, std::size_t>& all, const void* p, std::size_t bytes) {
@@ -58,24 +61,45 @@ bool in_pinned(const void* p, std::size_t bytes) { return inside(world().pinned,
 void advance(cu::Stream s, std::uint64_t position) {
   if (s->running && s->done < position) return lose(cu::launch_failed, "streams wait for one another in a circle");
   while (s->done < position && world().lost == cu::success) {
-    const auto work = std::move(s->work.front());
-    s->work.pop_front();
     s->running = true;
+    bool over = true;
     try {
-      work();
+      over = s->work.front()();
     } catch (const std::exception& e) {
       lose(cu::launch_failed, e.what());
     }
     s->running = false;
+    if (!over) return;
+    s->work.pop_front();
     ++s->done;
   }
 }
 
-void enqueue(cu::Stream s, std::function<void()> work) {
+void await(std::unique_lock<std::recursive_mutex>& lock, cu::Stream s, std::uint64_t position) {
+  // Somebody else may destroy it while this thread waits.
+  while (world().streams.count(s) != 0) {
+    advance(s, position);
+    if (s->done >= position || world().lost != cu::success) return world().progressed.notify_all();
+    // Other ranks may be other processes.
+    world().progressed.wait_for(lock, std::chrono::milliseconds(1));
+  }
+}
+
+void enqueue_until(cu::Stream s, std::function<bool()> work) {
   s->work.push_back(std::move(work));
   ++s->enqueued;
   if (eager(s)) advance(s, s->enqueued);
+  world().progressed.notify_all();
 }
+
+void enqueue(cu::Stream s, std::function<void()> work) {
+  enqueue_until(s, [work = std::move(work)] {
+    work();
+    return true;
+  });
+}
+
+int current_device() { return device_of_thread; }
 
 }  // namespace lomo::twin
 
@@ -85,7 +109,7 @@ using twin::world;
 
 // Every entry point: one thread at a time, nothing more once the context is lost.
 #define ENTER                                                        \
-  const std::lock_guard lock(world().mutex);                         \
+  std::unique_lock lock(world().mutex);                              \
   if (world().lost != success) return world().lost
 #define EXPORT extern "C" __attribute__((visibility("default"))) Result
 
@@ -95,8 +119,12 @@ StreamHandle* known(Stream s) {
   return it == world().streams.end() ? nullptr : it->second.get();
 }
 Result settle() { return world().lost; }
-void advance_all() {
-  for (auto& [handle, s] : world().streams) twin::advance(s.get(), s->enqueued);
+// All streams of this thread's device.
+void await_all(std::unique_lock<std::recursive_mutex>& lock) {
+  std::vector<StreamHandle*> mine;
+  for (auto& [handle, s] : world().streams)
+    if (s->device == twin::current_device()) mine.push_back(s.get());
+  for (StreamHandle* s : mine) twin::await(lock, s, s->enqueued);
 }
 using twin::capacity;
 using twin::held;
@@ -156,9 +184,9 @@ EXPORT cuDeviceGetPCIBusId(char* text, int n, Device d) {
   std::snprintf(text, static_cast<std::size_t>(n), "0000:%02x:00.0", static_cast<unsigned>(d) + 1);
   return success;
 }
-EXPORT cuDevicePrimaryCtxRetain(Context* c, Device) {
+EXPORT cuDevicePrimaryCtxRetain(Context* c, Device d) {
   const std::lock_guard lock(world().mutex);
-  *c = &world().context;
+  *c = &world().contexts.try_emplace(d, ContextHandle{d}).first->second;
   if (world().lost == success && world().retained++ == 0) world().startup = twin::setting("LOMO_DOUBLE_CONTEXT", 3) << 20;
   return world().lost;
 }
@@ -170,10 +198,13 @@ EXPORT cuDevicePrimaryCtxRelease_v2(Device) {
   }
   return success;
 }
-EXPORT cuCtxSetCurrent(Context) { return success; }
+EXPORT cuCtxSetCurrent(Context c) {
+  twin::device_of_thread = c == nullptr ? 0 : c->device;
+  return success;
+}
 EXPORT cuCtxSynchronize() {
   ENTER;
-  advance_all();
+  await_all(lock);
   return settle();
 }
 EXPORT cuMemGetInfo_v2(std::size_t* free, std::size_t* total) {
@@ -198,7 +229,7 @@ EXPORT cuMemFree_v2(Address at) {
   ENTER;
   const auto it = world().device.find(at);
   if (it == world().device.end()) return invalid_value;
-  advance_all();  // as the driver does
+  await_all(lock);  // as the driver does
   world().used -= paged(it->second);
   world().device.erase(it);
   std::free(reinterpret_cast<void*>(at));
@@ -245,6 +276,7 @@ EXPORT cuStreamCreate(Stream* s, unsigned flags) {
   if (flags != stream_non_blocking) return invalid_value;
   auto made = std::make_unique<StreamHandle>();
   made->number = world().streams_made++ % 4;
+  made->device = twin::current_device();
   *s = made.get();
   world().streams[*s] = std::move(made);
   return success;
@@ -252,14 +284,14 @@ EXPORT cuStreamCreate(Stream* s, unsigned flags) {
 EXPORT cuStreamDestroy_v2(Stream s) {
   ENTER;
   if (known(s) == nullptr) return invalid_value;
-  twin::advance(s, s->enqueued);
+  twin::await(lock, s, s->enqueued);
   world().streams.erase(s);
   return settle();
 }
 EXPORT cuStreamSynchronize(Stream s) {
   ENTER;
   if (known(s) == nullptr) return invalid_value;
-  twin::advance(s, s->enqueued);
+  twin::await(lock, s, s->enqueued);
   return settle();
 }
 EXPORT cuStreamWaitEvent(Stream s, Event e, unsigned) {
@@ -268,7 +300,11 @@ EXPORT cuStreamWaitEvent(Stream s, Event e, unsigned) {
   // What the event stands for now; it may be recorded again before this runs.
   StreamHandle* other = known(e->stream);
   const std::uint64_t position = e->position;
-  if (other != nullptr) twin::enqueue(s, [=] { twin::advance(other, position); });
+  if (other != nullptr)
+    twin::enqueue_until(s, [=] {
+      twin::advance(other, position);
+      return other->done >= position;
+    });
   return settle();
 }
 EXPORT cuEventCreate(Event* e, unsigned) {
@@ -289,10 +325,16 @@ EXPORT cuEventRecord(Event e, Stream s) {
   e->position = s->enqueued;
   return success;
 }
+EXPORT cuEventQuery(Event e) {
+  ENTER;
+  if (world().events.count(e) == 0) return invalid_value;
+  const StreamHandle* s = known(e->stream);
+  return s == nullptr || s->done >= e->position ? success : not_ready;
+}
 EXPORT cuEventSynchronize(Event e) {
   ENTER;
   if (world().events.count(e) == 0) return invalid_value;
-  if (StreamHandle* s = known(e->stream); s != nullptr) twin::advance(s, e->position);
+  if (StreamHandle* s = known(e->stream); s != nullptr) twin::await(lock, s, e->position);
   return settle();
 }
 EXPORT cuModuleLoadData(Module* m, const void* image) {

@@ -71,6 +71,7 @@ constexpr int function_max_dynamic_shared = 8;
   X(event_create, "cuEventCreate", (Event*, unsigned))                                                                            \
   X(event_destroy, "cuEventDestroy_v2", (Event))                                                                                  \
   X(event_record, "cuEventRecord", (Event, Stream))                                                                               \
+  X(event_query, "cuEventQuery", (Event))                                                                                         \
   X(event_synchronize, "cuEventSynchronize", (Event))                                                                             \
   X(module_load, "cuModuleLoadData", (Module*, const void*))                                                                      \
   X(module_unload, "cuModuleUnload", (Module))                                                                                    \

@@ -1,6 +1,6 @@
 // The verbs of a backend at the language border, for any device. Everything here runs on JavaScript's thread, except `notify`.
 // A device D adds: D(Napi::Object options), kernels(), context(), threads(), allocations(), facts(env), reserve(place, bytes),
-// release(Reservation), workspace(const Kernel&, const Call&), and what executor.h asks of it.
+// release(Reservation), workspace(const Kernel&, const Call&), and what executor.h asks of it; interrupt() where its work may wait for others.
 #pragma once
 
 #include <napi.h>
@@ -66,6 +66,8 @@ class Verbs : public Napi::ObjectWrap<Verbs<D>> {
     shut();
     napi_remove_env_cleanup_hook(this->Env(), on_exit, this);
   }
+
+  D& device() { return open(), *device_; }  // for what an addon exports besides the verbs
 
  private:
   struct Waiter {
@@ -371,6 +373,7 @@ class Verbs : public Napi::ObjectWrap<Verbs<D>> {
   // Ends the thread, gives memories back; any number of times.
   void shut() {
     if (executor_ == nullptr) return;
+    if constexpr (requires { device_->interrupt(); }) device_->interrupt();
     executor_.reset();
     views_.detach_all(this->Env());
     for (const Reservation& r : memories_.all())
