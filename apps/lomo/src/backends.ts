@@ -3,6 +3,7 @@ import { optimOps } from '@lomo/optim';
 import type { Backend, Op } from '@lomo/tensor';
 import { ReferenceBackend, tensorOps } from '@lomo/tensor';
 import type { Rates, RunConfig } from '@lomo/trainer';
+import { arenaRoom } from '@lomo/trainer';
 import { assumedGpuRates, cudaOptions, importCuda } from './cuda.ts';
 
 export type BackendName = RunConfig['backend'];
@@ -104,7 +105,7 @@ export async function openPlanningBackend(name: BackendName, options: BackendOpt
   };
 }
 
-/** Bytes this process may still take, cgroup limits included. */
+/** Bytes that a run's memory may still take in this process: what is free, cgroup limits included, less what training adds outside the arena. */
 export function freeMemory(): number {
-  return process.availableMemory();
+  return arenaRoom(process.availableMemory());
 }

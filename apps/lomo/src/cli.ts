@@ -47,11 +47,17 @@ const cannotCompare = 2;
 const deviceLost = 75;
 
 /** Prints an error that says what to do, and sets the exit code; any other is thrown. */
-function complain(error: unknown, exitCode: number): void {
+function complain(thrown: unknown, exitCode: number): void {
   process.exitCode = exitCode;
+  const error = firstOf(thrown);
   if (!(isLomoError(error) || (error instanceof Error && 'code' in error && typeof error.code === 'string'))) throw error;
   process.stderr.write(`\nlomo: ${error.message}\n`);
   if (process.env['LOMO_DEBUG'] !== undefined) process.stderr.write(`${error.stack ?? ''}\n`);
+}
+
+/** What went wrong first, where closing what was open failed too: a SuppressedError, which Node 20 does not know by that class. */
+function firstOf(thrown: unknown): unknown {
+  return thrown instanceof Error && thrown.name === 'SuppressedError' && 'suppressed' in thrown ? firstOf(thrown.suppressed) : thrown;
 }
 
 /** What stands at the end of a verb's --help: commands to type, and what they do. */

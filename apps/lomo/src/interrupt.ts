@@ -18,6 +18,8 @@ export interface Interrupt extends Disposable {
   leaves(say: () => void): void;
   /** From now on something would be: a first signal calls `say` and aborts `signal`. */
   saves(say: () => void): void;
+  /** What is given back before a first signal ends the process; a second one does not wait for it. */
+  gives(back: () => Promise<void>): void;
 }
 
 /** Listens until disposed; a first signal ends the process until `saves` is called. */
@@ -26,6 +28,7 @@ export function onInterrupt(say: () => void): Interrupt {
   let received: Name | null = null;
   let at = 0;
   let saving = false;
+  let giveBack: (() => Promise<void>) | null = null;
   const quiet = (): void => {
     for (const name of names) process.off(name, listen);
   };
@@ -45,8 +48,12 @@ export function onInterrupt(say: () => void): Interrupt {
       controller.abort();
       return;
     }
-    quiet();
-    process.exit(exitCodes[received]);
+    const leave = (code = exitCodes[received ?? 'SIGINT']): void => {
+      quiet();
+      process.exit(code);
+    };
+    if (giveBack === null) leave();
+    else void giveBack().then(() => leave(), () => leave());
   };
   for (const name of names) process.on(name, listen);
   return {
@@ -61,6 +68,9 @@ export function onInterrupt(say: () => void): Interrupt {
     saves: (next) => {
       saving = true;
       say = next;
+    },
+    gives: (back) => {
+      giveBack = back;
     },
     [Symbol.dispose]: quiet,
   };

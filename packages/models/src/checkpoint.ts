@@ -92,7 +92,7 @@ export async function openCheckpoint(folder: string, options: OpenCheckpointOpti
     }
     return new Checkpoint(folder, open, [...byShard.keys(), indexName]);
   } catch (error) {
-    for (const file of open) await file.close();
+    for (const file of open) await file.close().catch(() => {});
     throw error;
   }
 }

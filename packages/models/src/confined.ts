@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { basename, dirname, join, sep } from 'node:path';
 import { LomoError } from '@lomo/tensor';
 import type { FileFacts, Files, OpenFile } from './files.ts';
-import { nodeFiles, readFully } from './files.ts';
+import { closing, nodeFiles, readFully } from './files.ts';
 
 /** SHA-256 in hexadecimal of files in a folder, by name: what a checkpoint's manifest says of them. */
 export type Sums = ReadonlyMap<string, string>;
@@ -84,8 +84,7 @@ export class ConfinedFolder {
   /** The whole of a small file, its sum checked where there is one. More than `limit` bytes: LomoError 'TooLarge'. */
   async read(name: string, limit: number): Promise<Uint8Array> {
     const expected = this.expected(name);
-    const file = await this.open(name);
-    try {
+    return closing(await this.open(name), async (file) => {
       const { size } = await file.facts();
       if (size > limit) throw new LomoError('TooLarge', `${file.path} has ${size} bytes; at most ${limit} are read for a file of this kind`, { path: file.path, size, limit });
       const bytes = new Uint8Array(size);
@@ -95,9 +94,7 @@ export class ConfinedFolder {
         if (found !== expected) throw wrongSum(file.path, { expected, found });
       }
       return whole;
-    } finally {
-      await file.close();
-    }
+    });
   }
 
   private async located(name: string): Promise<{ readonly real: string; readonly facts: FileFacts }> {

@@ -149,30 +149,37 @@ export async function writeFully(file: OpenFile, from: Uint8Array, position: num
   }
 }
 
+/** What `body` makes of something open, which is closed then. Where both fail, what `body` threw is thrown: it came first. */
+export async function closing<R extends { close(): Promise<void> }, T>(opened: R, body: (opened: R) => Promise<T>): Promise<T> {
+  let result: T;
+  try {
+    result = await body(opened);
+  } catch (error) {
+    await opened.close().catch(() => {});
+    throw error;
+  }
+  await opened.close();
+  return result;
+}
+
 /** The whole of a small regular file. More than `limit` bytes: LomoError 'TooLarge'. */
 export async function readWhole(files: Files, path: string, limit: number): Promise<Uint8Array> {
-  const file = await files.open(path, 'read');
-  try {
+  return closing(await files.open(path, 'read'), async (file) => {
     const { kind, size } = await file.facts();
     if (kind !== 'file') throw new LomoError('NotAFile', `${path} is not a regular file`, { path });
     if (size > limit) throw new LomoError('TooLarge', `${path} has ${size} bytes; at most ${limit} are read for a file of this kind`, { path, size, limit });
     const bytes = new Uint8Array(size);
     const found = await readFully(file, bytes, 0);
     return bytes.subarray(0, found);
-  } finally {
-    await file.close();
-  }
+  });
 }
 
 /** Writes a whole file and makes its bytes durable. */
 export async function writeWhole(files: Files, path: string, bytes: Uint8Array): Promise<void> {
-  const file = await files.open(path, 'write');
-  try {
+  await closing(await files.open(path, 'write'), async (file) => {
     await writeFully(file, bytes, 0);
     await file.sync();
-  } finally {
-    await file.close();
-  }
+  });
 }
 
 /** What a file system says to syncing a folder that is not ours: no right to open it, or no such call there. */

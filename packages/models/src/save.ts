@@ -5,7 +5,7 @@ import { LomoError } from '@lomo/tensor';
 import { configSaying } from './config/saved.ts';
 import { configLimit, configName } from './family.ts';
 import type { Files } from './files.ts';
-import { ensureFolder, nodeFiles, readFully, readWhole, writeFully, writeWhole } from './files.ts';
+import { closing, ensureFolder, nodeFiles, readFully, readWhole, writeFully, writeWhole } from './files.ts';
 import type { LanguageModel } from './languageModel.ts';
 import type { RealDiskType } from './safetensors/diskType.ts';
 import { diskTypeOf } from './safetensors/diskType.ts';
@@ -112,10 +112,8 @@ async function writeConfig(files: Files, { folder, bytes, dtype }: { readonly fo
 }
 
 async function copyFile(files: Files, paths: { readonly from: string; readonly to: string }): Promise<WrittenFile> {
-  const source = await files.open(paths.from, 'read');
-  try {
-    const target = await files.open(paths.to, 'write');
-    try {
+  return closing(await files.open(paths.from, 'read'), async (source) =>
+    closing(await files.open(paths.to, 'write'), async (target) => {
       const hash = createHash('sha256');
       const buffer = new Uint8Array(2 ** 20);
       let at = 0;
@@ -129,10 +127,6 @@ async function copyFile(files: Files, paths: { readonly from: string; readonly t
       }
       await target.sync();
       return { name: basename(paths.to), bytes: at, sha256: hash.digest('hex') };
-    } finally {
-      await target.close();
-    }
-  } finally {
-    await source.close();
-  }
+    }),
+  );
 }

@@ -5,7 +5,7 @@ import { openCheckpoint } from './checkpoint.ts';
 import type { Sums } from './confined.ts';
 import { readConfig } from './family.ts';
 import type { Files } from './files.ts';
-import { nodeFiles } from './files.ts';
+import { closing, nodeFiles } from './files.ts';
 import type { CreateModelOptions, LanguageModel } from './languageModel.ts';
 import { createModel } from './languageModel.ts';
 import { matchTensors } from './match.ts';
@@ -55,15 +55,16 @@ export interface LoadWeightsOptions {
  * tensors are compared first. After an error the parameters hold nothing that is to be used.
  */
 export async function loadWeights(model: LanguageModel, folder: string, options: LoadWeightsOptions = {}): Promise<void> {
-  await using checkpoint = await openCheckpoint(folder, options);
-  await matchTensors(checkpoint, model.tensors, { ties: model.aliases });
-  const parameters = new Map(model.parameters.map((parameter) => [parameter.path, parameter]));
-  const room: Room = { read: new Uint8Array(readBytes), converted: new ArrayBuffer(2 * readBytes) };
-  for (const file of checkpoint.files) {
-    for await (const { entry, at, bytes } of file.walk(room.read, (name) => parameters.has(name))) {
-      await writeStretch(parameters.get(entry.name)!, { file: file.path, entry, at, bytes, converted: room.converted });
+  await closing(await openCheckpoint(folder, options), async (checkpoint) => {
+    await matchTensors(checkpoint, model.tensors, { ties: model.aliases });
+    const parameters = new Map(model.parameters.map((parameter) => [parameter.path, parameter]));
+    const room: Room = { read: new Uint8Array(readBytes), converted: new ArrayBuffer(2 * readBytes) };
+    for (const file of checkpoint.files) {
+      for await (const { entry, at, bytes } of file.walk(room.read, (name) => parameters.has(name))) {
+        await writeStretch(parameters.get(entry.name)!, { file: file.path, entry, at, bytes, converted: room.converted });
+      }
     }
-  }
+  });
 }
 
 /** Buffers that every parameter passes through: fresh ones would pile up until V8 collects them, and training begins with that heap. */

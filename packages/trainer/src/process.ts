@@ -22,6 +22,11 @@ const hugePage = 2 ** 21;
  */
 export const growthBytes = 28 * 2 ** 20;
 
+/** The largest arena, bytes, that a process with `free` bytes left can train in: whole pages, beside what training adds. */
+export function arenaRoom(free: number): number {
+  return Math.max(0, Math.floor((free - growthBytes) / hugePage) * hugePage);
+}
+
 /**
  * What this process will come to when it trains in an arena of `extent` bytes. To be asked with everything open but the arena: what is resident
  * then is measured. A save comes on top while it lasts: slices on their way to a file (17 to 33 MiB were seen), or a copy of weights and state.

@@ -1,8 +1,8 @@
 // Checkpoints read back: every byte is hashed on its way in and compared with the manifest, and nothing is used that the manifest does not list.
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
-import type { Files, LanguageModel, Sums } from '@lomo/models';
-import { ConfinedFolder, isWeights, loadWeights, nodeFiles, readFully, SafetensorsFile, wrongSum } from '@lomo/models';
+import type { Files, LanguageModel, OpenFile, Sums } from '@lomo/models';
+import { closing, ConfinedFolder, isWeights, loadWeights, nodeFiles, readFully, SafetensorsFile, wrongSum } from '@lomo/models';
 import { isLomoError, LomoError } from '@lomo/tensor';
 import type { Training } from './contents.ts';
 import { pieces } from './contents.ts';
@@ -71,8 +71,10 @@ async function checkFiles(inside: ConfinedFolder, names: readonly string[]): Pro
   const buffer = new Uint8Array(slice);
   for (const name of names) {
     const expected = inside.expected(name)!;
-    const found = await sha256(inside, name, buffer);
-    if (found !== expected) throw wrongSum(join(inside.path, name), { expected, found });
+    await closing(await inside.open(name), async (file) => {
+      const found = await sha256(file, buffer);
+      if (found !== expected) throw wrongSum(join(inside.path, name), { expected, found });
+    });
   }
 }
 
@@ -81,7 +83,11 @@ async function restoreOptimizer({ device, optimizer }: Training, inside: Confine
   const wrong = (what: string): LomoError => new LomoError('MissingState', `${path} ${what}: the run was saved by another optimizer than ${optimizer.rule.name}; give that one, or start a new run`, { path });
   if (!(await inside.has(optimizerName))) throw wrong('is missing');
   const sha256 = inside.expected(optimizerName)!;
-  await using file = await SafetensorsFile.of(await inside.open(optimizerName), { sha256 });
+  await closing(await SafetensorsFile.of(await inside.open(optimizerName), { sha256 }), (file) => restoreState({ device, optimizer }, { file, wrong }));
+}
+
+/** Each byte is read once; that all were right is known when this returns. */
+async function restoreState({ device, optimizer }: Omit<Training, 'model'>, { file, wrong }: { readonly file: SafetensorsFile; readonly wrong: (what: string) => LomoError }): Promise<void> {
   const wanted = new Map([...optimizer.state()].map(({ path: parameter, name, tensor }) => [`${parameter}.${name}`, tensor]));
   for (const [key, { shape }] of wanted) {
     const entry = file.entries.get(key);
@@ -118,17 +124,12 @@ function isForeign(text: string): boolean {
   }
 }
 
-async function sha256(inside: ConfinedFolder, name: string, buffer: Uint8Array): Promise<string> {
-  const file = await inside.open(name);
+async function sha256(file: OpenFile, buffer: Uint8Array): Promise<string> {
   const hash = createHash('sha256');
-  try {
-    for (let at = 0; ; ) {
-      const read = await readFully(file, buffer, at);
-      hash.update(buffer.subarray(0, read));
-      at += read;
-      if (read < buffer.byteLength) return hash.digest('hex');
-    }
-  } finally {
-    await file.close();
+  for (let at = 0; ; ) {
+    const read = await readFully(file, buffer, at);
+    hash.update(buffer.subarray(0, read));
+    at += read;
+    if (read < buffer.byteLength) return hash.digest('hex');
   }
 }

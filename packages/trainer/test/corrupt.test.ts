@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import type { Files, OpenFile } from '@lomo/models';
 import { nodeFiles, writeShards } from '@lomo/models';
 import { optimOps } from '@lomo/optim';
-import { isLomoError, ReferenceBackend, tensorOps } from '@lomo/tensor';
+import { isLomoError, LomoError, ReferenceBackend, tensorOps } from '@lomo/tensor';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Session, TrainerState } from '../src/index.ts';
 import { contentsOf, fit, listCheckpoints, openModel, readState, restoreCheckpoint, stateBytes, stateName, sumsOf } from '../src/index.ts';
@@ -88,6 +88,34 @@ test('files of another checkpoint of the same run are refused', async () => {
     const folder = copy();
     cpSync(join(saved[1]!, name), join(folder, name));
     expect((await refusal(folder))?.code, name).toBe('CorruptFile');
+  }
+});
+
+test('where a file is damaged and closing it fails too, the damage is told: it came first', async () => {
+  for (const name of ['model.safetensors', 'optimizer.safetensors', 'config.json']) {
+    const folder = copy();
+    const bytes = readFileSync(join(folder, name));
+    bytes[bytes.byteLength - 3]! ^= 1;
+    writeFileSync(join(folder, name), bytes);
+    let closed = 0;
+    const files: Files = {
+      ...nodeFiles,
+      open: async (path, mode) => {
+        const file = await nodeFiles.open(path, mode);
+        const close = async (): Promise<void> => {
+          await file.close();
+          if (!path.endsWith(name)) return;
+          closed++;
+          throw new LomoError('FileError', `close ${path}: EIO`, { path, errno: 'EIO' });
+        };
+        return { ...file, close };
+      },
+    };
+    expect(await refusal(folder, files), name).toMatchObject({ code: expect.stringMatching(/^Corrupt/), message: expect.stringContaining(name) });
+    expect(closed, name).toBeGreaterThan(0);
+    // Alone it is told too.
+    writeFileSync(join(folder, name), readFileSync(join(saved[0]!, name)));
+    expect(await refusal(folder, files), name).toMatchObject({ code: 'FileError' });
   }
 });
 

@@ -7,7 +7,9 @@ import type { Interrupt } from '../interrupt.ts';
 import { bytes, count, duration, percent, screen as openScreen } from '../screen.ts';
 import type { Screen } from '../screen.ts';
 import { readRun } from '../yaml.ts';
+import { Progress } from './progress.ts';
 import { driveRun, openRun, resumeRun, showSession } from './run.ts';
+import { lockRun } from './run_lock.ts';
 
 /** Completions shown before and after. */
 const shownSamples = 3;
@@ -51,14 +53,16 @@ export async function quickstart(flags: QuickstartFlags): Promise<void> {
       eval_datasets: config.eval_datasets.map(beside),
     },
   };
+  await using _lock = await lockRun(parsed.config, { screen, interrupt });
   const { session, description, memory } = await openRun(parsed, screen);
   try {
     await showSession(session, description, screen);
     const before = await judge(session, screen, 'before');
     await resumeRun(session, screen);
     const start = performance.now();
-    interrupt.saves(() => screen.line('  stopping and saving the last whole step; once more to stop at once'));
-    if (session.done < session.steps) await driveRun({ session, memory }, screen, interrupt.signal);
+    const progress = new Progress();
+    interrupt.saves(() => screen.line(`  ${progress.stopping}`));
+    if (session.done < session.steps) await driveRun({ session, memory }, screen, { signal: interrupt.signal, progress });
     if (interrupt.signal.aborted) {
       screen.line(`  stopped at step ${session.done} of ${session.steps}; \`lomo quickstart\` goes on from there`);
       process.exitCode = interrupt.exitCode;

@@ -10,6 +10,7 @@ import { loadPlugins } from '../plugins.ts';
 import type { Screen } from '../screen.ts';
 import { bytes, count, duration, percent, wrapped } from '../screen.ts';
 import { GpuMemory, withHolders } from './gpu_run.ts';
+import type { Progress } from './progress.ts';
 
 /** A run before its first step. */
 export interface OpenedRun {
@@ -89,8 +90,14 @@ export async function resumeRun(session: Session, screen: Screen): Promise<void>
   for (const difference of backend === undefined ? differences : [backend]) screen.line(`  warning: the checkpoint was made with ${difference}; the run goes on, but its bits will not be those of a run that was never stopped`);
 }
 
+export interface DriveOptions {
+  readonly signal: AbortSignal;
+  /** Kept up to date, for whoever asks the run to stop. */
+  readonly progress: Progress;
+}
+
 /** Trains to the end or the abort; shows every step, keeps metrics.jsonl. Returns the last checkpoint's folder, if one was written. */
-export async function driveRun({ session, memory }: Pick<OpenedRun, 'session' | 'memory'>, screen: Screen, signal: AbortSignal): Promise<string | null> {
+export async function driveRun({ session, memory }: Pick<OpenedRun, 'session' | 'memory'>, screen: Screen, { signal, progress }: DriveOptions): Promise<string | null> {
   const { config } = session;
   for (const warning of await session.probe()) screen.line(`  warning: ${warning}`);
   const metrics = join(session.root, 'metrics.jsonl');
@@ -98,7 +105,8 @@ export async function driveRun({ session, memory }: Pick<OpenedRun, 'session' | 
   const [start, first] = [performance.now(), session.done];
   let tokensPerSecond = 0;
   let saved: string | null = null;
-  for await (const event of fit(session, { signal })) {
+  for await (const event of fit(session, { signal, onPhase: (phase, step) => progress.enter(phase, step) })) {
+    progress.note(event);
     if (config.report_to.includes('jsonl') && (event.kind !== 'step' || event.step % config.logging_steps === 0)) await appendFile(metrics, `${JSON.stringify(plain(event))}\n`);
     if (event.kind === 'step') {
       memory?.stepped();

@@ -4,7 +4,9 @@ import { readRun } from '../yaml.ts';
 import type { Interrupt } from '../interrupt.ts';
 import { screen as openScreen } from '../screen.ts';
 import { withCheckpoint } from './gpu_run.ts';
+import { Progress } from './progress.ts';
 import { driveRun, openRun, resumeRun, showSession } from './run.ts';
+import { lockRun } from './run_lock.ts';
 import type { TraceFlags } from './tracing.ts';
 import { tracing } from './tracing.ts';
 
@@ -26,6 +28,7 @@ export async function train(path: string, overrides: Readonly<Record<string, unk
   };
   interrupt.leaves(() => leave('nothing was trained, nothing is lost', trainCommand(path, overrides)));
   const parsed = await readRun(path, overrides);
+  await using _lock = await lockRun(parsed.config, { screen, interrupt });
   const { session, description, memory } = await openRun(parsed, screen, (text) => (phase = text));
   try {
     await showSession(session, description, screen);
@@ -39,8 +42,9 @@ export async function train(path: string, overrides: Readonly<Record<string, unk
     const before = session.done === 0 ? await session.evaluate() : null;
     if (before !== null) screen.line(`  held-out loss before: ${before.toFixed(4)}`);
     const traced = await tracing(session, flags);
-    interrupt.saves(() => screen.line('  stopping and saving the last whole step; once more to stop at once'));
-    const saved = await driveRun({ session, memory }, screen, interrupt.signal);
+    const progress = new Progress();
+    interrupt.saves(() => screen.line(`  ${progress.stopping}`));
+    const saved = await driveRun({ session, memory }, screen, { signal: interrupt.signal, progress });
     const stopped = session.done < session.steps;
     const plugins = session.config.plugins.map((name) => ` --plugin ${name}`).join('');
     const next = stopped ? onwards(path, overrides, { session, saved }) : `lomo generate ${saved ?? session.root}${plugins} --prompt "..."`;

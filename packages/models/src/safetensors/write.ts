@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { LomoError } from '@lomo/tensor';
 import type { Files } from '../files.ts';
-import { nodeFiles, writeFully, writeWhole } from '../files.ts';
+import { closing, nodeFiles, writeFully, writeWhole } from '../files.ts';
 import type { DiskType } from './diskType.ts';
 import { diskTypeBytes } from './diskType.ts';
 
@@ -41,15 +41,14 @@ export function sourceBytes(source: { readonly dtype: DiskType; readonly shape: 
 /** Writes one file at `path` and makes its bytes durable (not its name: sync the folder). A source of the wrong length: 'WrongLength'. */
 export async function writeSafetensors(path: string, sources: readonly TensorSource[], options: WriteSafetensorsOptions = {}): Promise<WrittenFile> {
   const header = headerOf(path, sources, options.metadata ?? { format: 'pt' });
-  const file = await (options.files ?? nodeFiles).open(path, 'write');
   const hash = createHash('sha256');
   let at = 0;
-  const put = async (bytes: Uint8Array): Promise<void> => {
-    await writeFully(file, bytes, at);
-    hash.update(bytes);
-    at += bytes.byteLength;
-  };
-  try {
+  await closing(await (options.files ?? nodeFiles).open(path, 'write'), async (file) => {
+    const put = async (bytes: Uint8Array): Promise<void> => {
+      await writeFully(file, bytes, at);
+      hash.update(bytes);
+      at += bytes.byteLength;
+    };
     await put(header);
     for (const source of sources) {
       const start = at;
@@ -59,9 +58,7 @@ export async function writeSafetensors(path: string, sources: readonly TensorSou
       }
     }
     await file.sync();
-  } finally {
-    await file.close();
-  }
+  });
   return { name: path.slice(Math.max(path.lastIndexOf('/'), path.lastIndexOf('\\')) + 1), bytes: at, sha256: hash.digest('hex') };
 }
 
