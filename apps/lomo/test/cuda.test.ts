@@ -3,9 +3,12 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { openSession } from '@lomo/trainer';
 import { describe, expect, test, vi } from 'vitest';
 import { lomo, runFile } from '../../../tools/tiny/command.ts';
 import { dataFile } from '../../../tools/tiny/folder.ts';
+import { openBackend } from '../src/backends.ts';
+import { readRun } from '../src/yaml.ts';
 import { isDoubleBuilt, onDouble } from './double.ts';
 
 const small = { backend: 'cuda', max_seq_length: 8, per_device_train_batch_size: 1, max_steps: 4, save_steps: 2, save_total_limit: 9 };
@@ -28,6 +31,17 @@ test.skipIf(!isDoubleBuilt)('a plan for a GPU opens nothing of CUDA, and needs n
 });
 
 describe.skipIf(!isDoubleBuilt)('on the double', () => {
+  test.each([{ dtype: 'bf16', optim: 'adalomo' }, { dtype: 'f32', optim: 'lomo', clip_mode: 'global' }])('what `lomo plan` plans without a GPU is what a run reserves, to the byte: $dtype, $optim', async (settings) => {
+    const { path } = runFile({ ...small, ...settings });
+    const planned = extentOf((await lomo(['plan', path, '--json', '--device', '4 GiB'], { env: { ...onDouble, LOMO_CUDA_DRIVER: '/no/libcuda.so.1' } })).out);
+    const { config } = await readRun(path, {});
+    const { backend, freeMemory, rates } = await openBackend('cuda', { env: { ...process.env, ...onDouble } });
+    const session = await openSession({ config, backend, memory: freeMemory(), rates: rates! });
+    expect([session.plan.extent, backend.reserved()]).toEqual([planned, planned]);
+    await session.close();
+    await backend[Symbol.asyncDispose]();
+  });
+
   const { folder, path } = runFile(small);
   const root = join(folder, 'runs/run');
 
@@ -81,5 +95,14 @@ describe.skipIf(!isDoubleBuilt)('on the double', () => {
     expect(gpu.memory.total - gpu.memory.free).toBe(64 * 2 ** 20 + context! + opening!);
     for (const rate of ['bf16', 'f32', 'copy', 'toDevice', 'toHost']) expect(gpu.rates[rate]!.perSecond).toBeGreaterThan(1e6);
     for (const [first, second] of Object.values(gpu.steps)) expect(second).toBeLessThan(first!);
+  });
+
+  test('without NVML a run says less of its memory, and doctor names what is missing beside cuBLASLt', async () => {
+    const { code, out } = await lomo(['doctor', '--backend', 'cuda'], { env: { ...onDouble, LOMO_NVML: '/no/libnvidia-ml.so.1', LOMO_CUBLASLT: '/no/libcublasLt.so.13' } });
+    expect(code).toBe(1);
+    expect(out).toMatch(/GPU 0 +lomo host double, sm_90/);
+    expect(out).toMatch(/no GPU that lomo can use: .*NVML was not found.*libnvidia-compute-580.*and: .*cuBLASLt was not found.*\/no\/libcublasLt\.so\.13.*pip: nvidia-cublas/s);
+    const { out: trained } = await lomo(['train', path, '--max-steps', '3', '--output-dir', join(folder, 'unseen')], { cwd: folder, env: { ...onDouble, LOMO_NVML: '/no/libnvidia-ml.so.1' } });
+    expect(trained).toMatch(/^ {2}GPU memory as the driver sees it: \+0 after step 2$/m);
   });
 });

@@ -114,5 +114,5 @@ export const packageFolder = fileURLToPath(new URL('..', import.meta.url));
 
 /** Loads the addon: the file at `path`, if given. Loading opens nothing of CUDA. Throws MissingAddon with every place tried. */
 export function loadCudaAddon(path?: string): Addon {
-  return loadAddon({ name: '@lomo/cuda', folder: packageFolder, file: 'lomo_cuda.node', advice: 'pnpm --filter @lomo/cuda build:native (needs cmake, ninja, a C++20 compiler and nvcc 13)', ...(path === undefined ? {} : { path }) });
+  return loadAddon({ name: '@lomo/cuda', folder: packageFolder, file: 'lomo_cuda.node', advice: 'npx lomo-cuda build (needs cmake, ninja, a C++20 compiler and nvcc 13, which npx lomo-cuda nvcc brings)', ...(path === undefined ? {} : { path }) });
 }

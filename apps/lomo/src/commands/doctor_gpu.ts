@@ -54,7 +54,8 @@ const packages: Readonly<Record<string, string>> = {
   MissingDriver: 'apt: nvidia-driver-580 or newer (Debian: nvidia-driver); in a container: docker run --gpus all, with nvidia-container-toolkit on the host',
   DriverTooOld: 'apt: nvidia-driver-580 or newer',
   MissingLibrary: 'pip: nvidia-cublas (CUDA 13); apt: libcublas-13-0',
-  MissingDeviceCode: 'pip: nvidia-cuda-nvcc, by node scripts/nvcc.mjs install in @lomo/cuda; apt: cuda-nvcc-13-0',
+  MissingAddon: 'npx lomo-cuda nvcc, then npx lomo-cuda build',
+  MissingDeviceCode: 'npx lomo-cuda nvcc (pip: nvidia-cuda-nvcc), then npx lomo-cuda build',
   MissingBackend: 'npm: @lomo/cuda',
 };
 
