@@ -1,7 +1,7 @@
 // Opens a backend by name. The only place that knows which packages they are; each is imported when it is asked for.
 import { optimOps } from '@lomo/optim';
 import type { Backend, Op } from '@lomo/tensor';
-import { ReferenceBackend, tensorOps } from '@lomo/tensor';
+import { LomoError, ReferenceBackend, tensorOps } from '@lomo/tensor';
 import type { Rates, RunConfig } from '@lomo/trainer';
 import { arenaRoom } from '@lomo/trainer';
 import { assumedGpuRates, cudaOptions, importCuda } from './cuda.ts';
@@ -51,6 +51,7 @@ export interface PlanningBackend extends Pick<OpenedBackend, 'backend' | 'descri
 /** Throws what the backend throws: a missing library names the package that brings it. MissingBackend where @lomo/cuda is not installed. */
 export async function openBackend(name: BackendName, options: BackendOptions = {}): Promise<OpenedBackend> {
   if (name === 'cuda') return openCuda(options);
+  refuseGpu(name, options);
   if (name === 'reference') {
     const backend = new ReferenceBackend({ ops: [...tensorOps, ...optimOps, ...(options.ops ?? [])], precision: 'f32' });
     return { backend, machine: { backend: 'reference', node: process.version }, description: 'reference (float64 loops: the definition, slow)', freeMemory, rates: null, gpu: null };
@@ -89,6 +90,11 @@ async function openCuda({ gpu, env = process.env }: BackendOptions): Promise<Ope
     rates: assumedGpuRates,
     gpu: { taken: () => used(takenBefore === null ? backend.driverMemory() : gpuOccupancy(options)), takenBefore, heldBy: () => heldBy(options) },
   };
+}
+
+/** Nobody who names a GPU is to train on the processor. Throws ConfigError. */
+function refuseGpu(name: BackendName, { gpu }: BackendOptions): void {
+  if (gpu !== undefined) throw new LomoError('ConfigError', `gpu: ${gpu} names a GPU, and the backend is ${name}: give backend: cuda (--backend cuda), or leave gpu out`);
 }
 
 /** As `openBackend`, but nothing of CUDA is opened for a plan: only `freeMemory` asks the driver, and throws where there is none. */

@@ -39,7 +39,7 @@ const streamDir = new Option('--stream-dir <folder>', 'weights come stage by sta
 const plugin = new Option('--plugin <module>', 'a module that brings a model family; may be given several times').argParser(listed).default([], 'none');
 const dtype = new Option('--dtype <name>', 'what weights are kept in; bf16 and f16 halve their memory, f16 computes in f32').choices(['f32', 'bf16', 'f16']).default('f32');
 const backend = new Option('--backend <name>', 'cpu; cuda: an NVIDIA GPU; reference: slow, the definition').choices(['cpu', 'cuda', 'reference']).default('cpu');
-const gpu = new Option('--gpu <n>', 'cuda: which GPU of those that are visible').argParser(integer).default(0);
+const gpu = new Option('--gpu <n>', 'cuda: which GPU of those that are visible; default: the first').argParser(integer);
 
 /** `diff` has an exit code of its own for what went wrong, since 1 is an answer. */
 const cannotCompare = 2;
@@ -243,5 +243,5 @@ program
 try {
   await program.parseAsync();
 } catch (error) {
-  complain(error, isLomoError(error, 'StickyDeviceError') ? deviceLost : 1);
+  complain(error, isLomoError(firstOf(error), 'StickyDeviceError') ? deviceLost : 1);
 }

@@ -33,6 +33,9 @@ describe.skipIf(!isDoubleBuilt)('before anything is started', () => {
     const { err, code } = await lomo(['train', runFile({ backend: 'cuda' }).path, '--gpu', '3'], { env: onDouble });
     expect(code).toBe(1);
     expect(err).toMatch(/device 3 is not one of the 1 GPUs that the driver sees/);
+    const processor = await lomo(['train', runFile().path, '--gpu', '0']);
+    expect(processor.code).toBe(1);
+    expect(processor.err).toMatch(/gpu: 0 names a GPU, and the backend is cpu: give backend: cuda/);
   });
 
   test('the package is not installed', async () => {

@@ -69,7 +69,7 @@ export const runSchema = z.strictObject({
   seed: z.number().int().min(0).default(42),
   data_seed: z.number().int().min(0).optional(),
   backend: z.enum(['cpu', 'cuda', 'reference']).default('cpu').describe('cuda: an NVIDIA GPU, with the package @lomo/cuda; reference: slow, the definition'),
-  gpu: z.number().int().min(0).default(0).describe('cuda: which GPU of those that are visible'),
+  gpu: z.number().int().min(0).optional().describe('cuda: which GPU of those that are visible; default: the first'),
   threads: positive.optional().describe('default: the cores this process may use'),
   plugins: z.array(z.string()).default([]).describe('modules that add optimizers, ops or models'),
 });

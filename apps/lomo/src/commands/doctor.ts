@@ -13,7 +13,8 @@ const side = 1024;
 
 export interface DoctorFlags {
   readonly threads?: number;
-  readonly gpu: number;
+  /** Which GPU is looked at; the first unless given. */
+  readonly gpu?: number;
   /** Which backend must run for the exit code to be 0. */
   readonly backend: 'cpu' | 'cuda';
   readonly json?: boolean;
@@ -61,12 +62,12 @@ function facts(rows: readonly (readonly [string, string])[]): string {
   return rows.map(([name, value]) => `  ${name.padEnd(width)}   ${value}`).join('\n');
 }
 
-async function reportOf({ threads, gpu }: DoctorFlags): Promise<DoctorReport> {
+async function reportOf({ threads, gpu = 0 }: DoctorFlags): Promise<DoctorReport> {
   const limit = process.constrainedMemory();
   const machine = {
     node: process.version,
     processor: `${cpus()[0]?.model.trim() ?? 'unknown'}, ${cpus().length} logical cores`,
-    memory: { free: freeMemory(), total: totalmem(), limit: limit > 0 && limit < totalmem() ? limit : null },
+    memory: { free: process.availableMemory(), total: totalmem(), limit: limit > 0 && limit < totalmem() ? limit : null },
   };
   return { ...machine, cpu: await examineCpu(threads), gpu: await examineGpu(process.env, gpu) };
 }

@@ -20,7 +20,7 @@ export interface EvalFlags {
   readonly threads?: number;
   readonly backend: BackendName;
   /** Which GPU, with backend cuda. */
-  readonly gpu: number;
+  readonly gpu?: number;
   readonly dtype: DType;
   /** Folder of the file that weights come from stage by stage, for a model larger than memory. */
   readonly streamDir?: string;

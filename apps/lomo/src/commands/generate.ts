@@ -18,7 +18,7 @@ export interface GenerateFlags {
   readonly threads?: number;
   readonly backend: BackendName;
   /** Which GPU, with backend cuda. */
-  readonly gpu: number;
+  readonly gpu?: number;
   readonly dtype: DType;
   /** Folder of the file that weights come from stage by stage, for a model larger than memory. */
   readonly streamDir?: string;

@@ -23,7 +23,7 @@ export interface QuickstartFlags {
   readonly threads?: number;
   readonly backend: BackendName;
   /** Which GPU, with backend cuda. */
-  readonly gpu: number;
+  readonly gpu?: number;
   readonly outputDir: string;
   readonly interrupt: Interrupt;
 }
@@ -40,7 +40,7 @@ export async function quickstart(flags: QuickstartFlags): Promise<void> {
     output_dir: flags.outputDir,
     ...(flags.threads === undefined ? {} : { threads: flags.threads }),
     backend: flags.backend,
-    gpu: flags.gpu,
+    ...(flags.gpu === undefined ? {} : { gpu: flags.gpu }),
   });
   // The recipe names its files as they lie beside it.
   const beside = <T extends { readonly path: string }>(source: T): T => ({ ...source, path: join(quickstartFolder, source.path) });
