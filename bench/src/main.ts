@@ -33,6 +33,7 @@ pnpm bench telemetry  what a step costs that says what it did to the weights    
 pnpm bench picture   draws docs/memory.svg from a real step                         [--models 110m] [--out FILE]
 pnpm bench sweep     stories260k on GSM8K: every rule at several learning rates       [--folder MODEL] [--data FOLDER] [--steps 2000] [--init random] [--jobs 2] [--keep FOLDER] [--out FILE] [--json] [--save]
 pnpm bench precision  the same runs in f32, bf16 and f16, over seeds                [--folder MODEL] [--data FOLDER] [--steps 1000] [--rate LR] [--jobs 2] [--keep FOLDER] [--out FILE] [--json] [--save]
+pnpm bench gpu       the five proofs that need a GPU, resumable; with --double a rehearsal without one: pnpm bench gpu --help
 pnpm bench quickstart  the quickstart's fine-tuning over seeds, learning rates, and from random weights
 A model is one of 1m, 15m, 42m, 110m, 0.5b, 7b; a shape is tokens x rows. The peer's interpreter may also be given as PEER_PYTHON.
 `;

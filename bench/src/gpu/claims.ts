@@ -1,4 +1,5 @@
 // What only a GPU can prove, by name, and what the five proofs say of it.
+import { percent } from '../manners.ts';
 import type { Conclusion, Findings } from './findings.ts';
 import type { Part } from './part.ts';
 import type { StepsResult } from './steps.ts';
@@ -60,16 +61,41 @@ const claims: readonly Claim[] = [
     },
   },
   {
-    name: 'bytes that the context takes',
+    name: 'the bytes that a context and lazily loaded code take',
     judge: (outcomes) => {
-      const all = Object.values(outcomes).flatMap(({ findings }) => findings.ids.flatMap((id) => findings.get<Partial<StepsResult>>(id)?.driver ?? []));
+      const all = stepsOf(outcomes).flatMap(({ driver, arena }) => (driver === null ? [] : [{ ...driver, arena }]));
       if (all.length === 0) return { state: 'open', words: 'the driver has said nothing' };
-      const [opened, grown] = [all.map(({ open, before }) => open - before), all.map(({ end, second }) => end - second)];
-      return { state: grown.every((bytes) => bytes === 0) ? 'proven' : 'refuted', words: `${mib(Math.min(...opened))} to ${mib(Math.max(...opened))} MiB at start-up, at most +${mib(Math.max(...grown))} MiB after step 2, over ${all.length} runs` };
+      const [opened, whole, grown] = [all.map(({ open, before }) => open - before), all.map(({ end, before, arena }) => end - before - arena), all.map(({ end, second }) => end - second)];
+      return { state: grown.every((bytes) => bytes === 0) ? 'proven' : 'refuted', words: `${range(opened)} MiB once a backend is open, ${range(whole)} beside the arena at the end, at most +${mib(Math.max(...grown))} MiB after step 2, over ${all.length} runs` };
+    },
+  },
+  {
+    name: 'what the driver calls free can be reserved in one piece',
+    judge: (outcomes) => {
+      const largest = stepsOf(outcomes).toSorted((a, b) => b.arena / b.room - a.arena / a.room)[0];
+      if (largest === undefined) return { state: 'open', words: 'nothing was reserved' };
+      const share = largest.arena / largest.room;
+      return { state: share > 0.9 ? 'proven' : 'open', words: `${(largest.arena / 2 ** 30).toFixed(1)} GiB were reserved of ${(largest.room / 2 ** 30).toFixed(1)} (${percent(share)})` };
+    },
+  },
+  {
+    name: 'what NVML shows from inside a container',
+    judge: (outcomes) => {
+      const seen = stepsOf(outcomes).map(({ seenByNvml }) => seenByNvml);
+      if (seen.length === 0) return { state: 'open', words: 'no process has asked' };
+      const told = { here: seen.filter((one) => one === true).length, silent: seen.filter((one) => one === null).length };
+      return { state: 'proven', words: `${told.here} of ${seen.length} processes found themselves among the holders, ${told.silent} got no answer` };
     },
   },
 ];
 
+/** Every run of steps, of all parts. */
+function stepsOf(outcomes: Outcomes): readonly StepsResult[] {
+  const isSteps = (data: Partial<StepsResult> | undefined): data is StepsResult => data?.room !== undefined && data.driver !== undefined;
+  return Object.values(outcomes).flatMap(({ findings }) => findings.ids.flatMap((id) => findings.get<Partial<StepsResult>>(id) ?? []).filter(isSteps));
+}
+
+const range = (bytes: readonly number[]): string => `${mib(Math.min(...bytes))} to ${mib(Math.max(...bytes))}`;
 const mib = (bytes: number): string => (bytes / 2 ** 20).toFixed(0);
 
 /** Every claim with what the outcomes say of it. */

@@ -1,4 +1,5 @@
 // gpu 65b: LLaMA-65B's shape on one card of 141 GB, drawn on the device, ten LOMO steps; on a smaller card the largest shape that fits.
+import { contextBytes, startupBytes } from '@lomo/cuda';
 import { spread } from '../manners.ts';
 import type { Conclusion } from './findings.ts';
 import type { Context, Part } from './part.ts';
@@ -7,6 +8,8 @@ import type { StepsResult } from './steps.ts';
 
 const id = 'steps';
 const gib = (bytes: number): string => (bytes / 2 ** 30).toFixed(2);
+/** What the driver rounds a reservation up to. */
+const page = 2 ** 21;
 /** LLaMA's shapes, the largest first. */
 const shapes = ['65b', '30b', '13b', '7b'] as const;
 
@@ -34,7 +37,7 @@ export function concludeLargest(findings: Parameters<Part['conclude']>[0]): Conc
   bar(`${model}: arena ${gib(reserved)} GiB, ${gib(arena)} planned`, reserved === arena);
   bar(`${model}: ${laterAllocations} native allocations after step 2`, laterAllocations === 0);
   if (driver === null) open.push('device peak by the driver: nobody can tell here');
-  else bar(`${model}: ${gib(driver.end - driver.before)} GiB by the driver, ${gib(driver.end - driver.before - arena)} above the plan, +${((driver.end - driver.second) / 2 ** 20).toFixed(0)} MiB after step 2`, driver.end === driver.second && driver.end - driver.before - arena < 2 * 2 ** 30);
+  else bar(`${model}: ${gib(driver.end - driver.before)} GiB by the driver, ${gib(driver.end - driver.before - arena)} above the plan, +${((driver.end - driver.second) / 2 ** 20).toFixed(0)} MiB after step 2; ${gib(contextBytes + startupBytes)} are assumed`, driver.end === driver.second && driver.end - driver.before - arena <= contextBytes + startupBytes + page);
   const rate = found.tokensPerSecond;
   return {
     lines: [`${model}, ${(found.parameters / 1e9).toFixed(2)} G numbers drawn in ${found.draw.toFixed(1)} s; ${found.tokens} tokens a step; losses ${losses.map((loss) => loss.toFixed(4)).join(' ')}`, ...passedOver],

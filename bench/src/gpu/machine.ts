@@ -2,7 +2,9 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { programFolder } from './where.ts';
+import { gpuOccupancy } from '@lomo/cuda';
+import type { Where } from './where.ts';
+import { machineOptions, programFolder } from './where.ts';
 
 /** What results belong to. */
 export interface Stamp {
@@ -39,6 +41,25 @@ export function seenGpu(device: number): Seen | null {
   try {
     const text = execFileSync('nvidia-smi', [`--query-gpu=${fields.join()}`, '--format=csv,noheader,nounits', '-i', String(device)], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'], timeout: 20_000 });
     return parseSeen(text.trim().split('\n')[0] ?? '');
+  } catch {
+    return null;
+  }
+}
+
+/** Bytes of the whole GPU that are not free, as the driver sees it; by NVML, else by nvidia-smi; NaN where neither tells. */
+export function usedBytes(where: Where): number {
+  try {
+    const { total, free } = gpuOccupancy(machineOptions(where));
+    return total - free;
+  } catch {
+    return 'gpu' in where ? (seenGpu(where.gpu)?.used ?? NaN) : NaN;
+  }
+}
+
+/** Whether NVML names this process among those that hold memory; null where it does not answer. */
+export function seenByNvml(where: Where): boolean | null {
+  try {
+    return gpuOccupancy(machineOptions(where)).holders.some(({ pid }) => pid === process.pid);
   } catch {
     return null;
   }

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { initialise, parameterSource } from '@lomo/models';
 import { underPlan } from '@lomo/parallel';
 import type { MemoryPlan } from '@lomo/parallel';
+import { driverMemory, startupBytes } from '@lomo/cuda';
 import type { CudaBackend } from '@lomo/cuda';
 import type { HeadForm } from '@lomo/tensor';
 import { Device, Random } from '@lomo/tensor';
@@ -10,9 +11,9 @@ import type { Setup } from '../assembly.ts';
 import { assemble, batchesOf, modelWork, planStep, ruleNamed, run } from '../assembly.ts';
 import { spread } from '../manners.ts';
 import { modelConfig } from '../models.ts';
-import { seenGpu } from './machine.ts';
+import { seenByNvml, usedBytes } from './machine.ts';
 import type { Where } from './where.ts';
-import { openCuda } from './where.ts';
+import { machineOptions, openCuda } from './where.ts';
 
 /** What to train. Plain data. */
 export interface StepsJob {
@@ -49,6 +50,10 @@ export interface StepsResult {
   readonly weights: number;
   /** Live bytes by category at the plan's peak. */
   readonly atPeak: Readonly<Record<string, number>>;
+  /** Whether NVML names this process among the holders of memory; null where it does not answer. */
+  readonly seenByNvml: boolean | null;
+  /** What the driver called free, in the context, less what start-up takes. */
+  readonly room: number;
   /** Of the whole GPU as the driver sees it: before this process, with its backend open, after step 2, at the end; null where nobody can tell. */
   readonly driver: Readonly<Record<'before' | 'open' | 'second' | 'end', number>> | null;
   /** Seconds that drawing the weights on the device took. */
@@ -65,19 +70,15 @@ export interface StepsResult {
   readonly digest: string | null;
 }
 
-/** Left to the driver, the libraries and fragmentation of what is free. */
-const spare = 1.25 * 2 ** 30;
-
 /** Runs the job. Throws what the backend, the plan or a step throws, and where nothing fits. */
 export async function trainSteps(job: StepsJob): Promise<StepsResult> {
   const { where, warmup, steps, lr } = job;
-  const gpu = 'gpu' in where ? where.gpu : null;
-  const used = (): number => (gpu === null ? NaN : (seenGpu(gpu)?.used ?? NaN));
+  const used = (): number => usedBytes(where);
   const before = used();
   await using backend = openCuda(where);
   const open = used();
-  const room = (gpu === null ? null : seenGpu(gpu)?.free) ?? backend.facts.memory;
-  const { setup, model: name, plan, passedOver } = await fitting(backend, job, room - spare);
+  const room = driverMemory(machineOptions(where)).free - startupBytes;
+  const { setup, model: name, plan, passedOver } = await fitting(backend, job, room);
   const device = new Device(backend, { bytes: plan.extent, ...(job.tileBytes === undefined ? {} : { tileBytes: job.tileBytes }) });
   try {
     const made = await underPlan(device, plan, { name: 'setup', body: () => assemble(device, setup) });
@@ -111,6 +112,8 @@ export async function trainSteps(job: StepsJob): Promise<StepsResult> {
       reserved: backend.reserved(),
       weights: plan.byCategory.weights,
       atPeak: plan.atPeak,
+      seenByNvml: seenByNvml(where),
+      room,
       driver: [before, open, second, end].every(Number.isFinite) ? { before, open, second, end } : null,
       draw,
       times,

@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { CudaBackend } from '@lomo/cuda';
+import type { CudaBackend, MachineOptions } from '@lomo/cuda';
 import { cuda } from '@lomo/cuda';
 
 /** A GPU by its number and the folders its libraries may be in, or the folder of a build of the double. Plain data: processes hand it on. */
@@ -13,6 +13,13 @@ export function openCuda(where: Where): CudaBackend {
   if ('gpu' in where) return cuda({ device: where.gpu, folders: where.folders, ...(where.addon === undefined ? {} : { addon: where.addon }) });
   const library = join(where.double, 'liblomo_double.so');
   return cuda({ addon: join(where.double, 'lomo_cuda.node'), driver: library, cublasLt: library });
+}
+
+/** What asks the driver about the GPU there, or about the double's. */
+export function machineOptions(where: Where): MachineOptions {
+  if ('gpu' in where) return { device: where.gpu, ...(where.addon === undefined ? {} : { addon: where.addon }) };
+  const library = join(where.double, 'liblomo_double.so');
+  return { addon: join(where.double, 'lomo_cuda.node'), driver: library, nvml: library };
 }
 
 /** Folder of the running file: of a bundle that was carried elsewhere, dist/ or src/gpu/. */
