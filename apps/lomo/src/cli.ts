@@ -153,6 +153,8 @@ program
   .argument('<folder>', 'a Hugging Face folder or a checkpoint')
   .requiredOption('--data <file>', '.jsonl or .txt')
   .option('--max-seq-length <n>', 'longest sample, tokens', integer, 512)
+  .addOption(new Option('--overlong <what>', 'longer samples: error, drop, truncate or split them').choices(['error', 'drop', 'truncate', 'split']).default('error'))
+  .addOption(new Option('--on-bad-line <what>', 'lines that cannot be read').choices(['fail', 'skip']).default('fail'))
   .option('--batch-size <n>', 'samples of that length evaluated at once', integer, 4)
   .option('--samples <n>', 'completions to write and compare', integer, 100)
   .option('--template <text>', "how samples were laid out in training, e.g. '{prompt}{completion}'; default: a line feed between")

@@ -74,6 +74,17 @@ test('train writes metrics and a model that generate and eval open', async () =>
   expect(written.out.startsWith('a d')).toBe(true);
   const data = /datasets: \[\{"path":"(.*?)"/.exec(readFileSync(path, 'utf8'))![1]!;
   const judged = await lomo(['eval', model, '--data', data, '--max-seq-length', '16', '--samples', '5', '--threads', '1', '--json']);
+  // What has to be left out of the data is said in the words of the flags, and the folder around the checkpoints is told from a model.
+  const long = join(folder, 'long.jsonl');
+  writeFileSync(long, `${readFileSync(data, 'utf8')}{"prompt": "a b c d e f g h i", "completion": " a b c d e f g h i"}\n`);
+  const flags = ['eval', model, '--data', long, '--max-seq-length', '16', '--samples', '0', '--threads', '1'];
+  expect((await lomo(flags)).err).toMatch(/1 of 41 texts have over 16 tokens .*: raise max_seq_length, or set overlong/);
+  expect((await lomo([...flags, '--overlong', 'drop'])).out).toMatch(/tokens \(1 over-long: drop\); exact match 0 of 0/);
+  for (const verb of [['generate', '--prompt', 'a'], ['eval', '--data', data]]) {
+    const { code, err } = await lomo([verb[0]!, 'runs/run', ...verb.slice(1)], { cwd: folder });
+    expect(code).toBe(1);
+    expect(err.trim()).toBe('lomo: runs/run is the folder of a run, not a model: it holds checkpoints, the newest of them runs/run/step-000008. Give that one');
+  }
   expect(JSON.parse(judged.out)).toMatchObject({ completions: 5, loss: expect.closeTo(lines.findLast(({ kind }) => kind === 'step')!.loss, 0) as number });
 });
 

@@ -107,6 +107,31 @@ describe.each(kinds)('$dtype', ({ dtype, to, from, infinity, one, ulp, tiny, nor
       expect(new Set(await nearest.read('w'))).toEqual(new Set([1]));
     }
   });
+
+  test('through updates: equal weights with equal gradients round apart, by parameter, element and step, and alike whatever the tiles', async () => {
+    const half = new Float64Array(64).fill(-ulp / 2);
+    /** Units moved by each of two steps, of two parameters: 0 or 1 an element. */
+    const moves = async (tileBytes: number): Promise<readonly number[][]> => {
+      const start = { shape: [8, 8], values: new Float64Array(64).fill(1), dtype };
+      const given = new Given({ a: start, b: start }, { rule: lomo, tileBytes });
+      const seen: number[][] = [];
+      const before = new Map([['a', new Array<number>(64).fill(0)], ['b', new Array<number>(64).fill(0)]]);
+      for (const step of [1, 2]) {
+        await given.update({ a: half, b: half }, { lr: 1, step });
+        for (const name of ['a', 'b']) {
+          const now = [...(await given.read(name))].map((w) => (w - 1) / ulp);
+          seen.push(now.map((units, i) => units - before.get(name)![i]!));
+          before.set(name, now);
+        }
+      }
+      return seen;
+    };
+    const seen = await moves(2 ** 20);
+    expect(new Set(seen.map(String)).size).toBe(4);
+    const [first] = seen;
+    expect(new Set(Array.from({ length: 8 }, (_, row) => String(first!.slice(8 * row, 8 * row + 8)))).size).toBeGreaterThan(4);
+    for (const rows of [1, 3]) expect(await moves(rows * 8 * 4), `tiles of ${rows} rows`).toEqual(seen);
+  });
 });
 
 describe('random words', () => {

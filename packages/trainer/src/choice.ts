@@ -3,9 +3,15 @@ import type { Category } from '@lomo/tensor';
 import { categories } from '@lomo/tensor';
 import type { RunPlan } from './assemble.ts';
 import { bytes, shortTime, significant } from './quantity.ts';
-import type { Choice } from './session.ts';
 import type { Candidate, Way, Ways } from './ways.ts';
 import { isJudgedFirst, joinedShape, stepFlops, streamSeconds } from './ways.ts';
+
+/** A choice that the plan or the data made, with the number behind it. */
+export interface Choice {
+  readonly name: string;
+  readonly value: string;
+  readonly reason: string;
+}
 
 /** What was chosen, and what stood beside it. */
 export interface Chosen {

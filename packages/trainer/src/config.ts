@@ -166,6 +166,11 @@ export function defineRun(run: RunInput): RunInput {
   return run;
 }
 
+/** The folder that a run writes to. */
+export function rootOf(config: Pick<RunConfig, 'output_dir' | 'run_name'>): string {
+  return config.output_dir ?? `runs/${config.run_name}`;
+}
+
 /** The learning rate of a run. Throws ConfigError when a rule has no default. */
 export function learningRateOf(config: RunConfig): number {
   const rate = config.learning_rate ?? rates[config.optim];

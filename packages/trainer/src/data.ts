@@ -3,9 +3,9 @@ import type { Dataset, Source, Steps, Tokenizer } from '@lomo/data';
 import { DataError, openDataset } from '@lomo/data';
 import type { BatchShape } from '@lomo/parallel';
 import { LomoError } from '@lomo/tensor';
+import type { Choice } from './choice.ts';
 import type { RunConfig } from './config.ts';
 import { microBatchesOf } from './config.ts';
-import type { Choice } from './session.ts';
 
 /** What is trained on, what is held out, and the steps of both, of one shape. */
 export interface RunData {
@@ -48,7 +48,8 @@ const spellings: Readonly<Record<string, string>> = {
   capacity: 'per_device_train_batch_size x max_seq_length',
 };
 
-async function inWordsOfRuns<T>(body: () => Promise<T>): Promise<T> {
+/** What `body` returns; a DataError that it throws is a LomoError of the same code, its settings spelled as in a run. */
+export async function inWordsOfRuns<T>(body: () => Promise<T>): Promise<T> {
   try {
     return await body();
   } catch (error) {
@@ -85,7 +86,26 @@ async function layOut(config: RunConfig, { train, held, signal }: Pick<RunData, 
   const { efficiency } = steps.report();
   const shape = { tokens: capacity, microBatches, maxSegments, maxLength: config.max_seq_length };
   const choices: Choice[] = [
+    ...leftOut(config, train),
     { name: 'batch', value: `${microBatches} ${size === 'auto' ? 'rows of' : 'x'} ${capacity} tokens a step`, reason: `${(100 * efficiency).toFixed(1)} % of them are data, the rest padding` },
   ];
   return { train, held, steps, heldSteps: heldLaid?.widened(maxSegments) ?? null, shape, choices };
+}
+
+/** What of the training data is not trained on, or not whole: nobody should learn of it from a result. */
+function leftOut({ max_seq_length: longest, overlong: mode }: RunConfig, train: Dataset): Choice[] {
+  const { samples, sources, overlong, allMasked } = train.report();
+  const bad = sources.reduce((n, { skipped }) => n + skipped, 0);
+  const said = (n: number): string => n.toLocaleString('en-US');
+  const dropped = mode === 'drop' ? overlong.count : 0;
+  const reasons = [
+    ...(dropped === 0 ? [] : [`${said(dropped)} over ${said(longest)} tokens (overlong: drop)`]),
+    ...(bad === 0 ? [] : [`${said(bad)} bad ${bad === 1 ? 'line' : 'lines'} (on_bad_line: skip)`]),
+    ...(allMasked === 0 ? [] : [`${said(allMasked)} with nothing to train`]),
+  ];
+  const out = dropped + bad + allMasked;
+  return [
+    ...(out === 0 ? [] : [{ name: 'left out', value: `${said(out)} of ${said(out + samples)}`, reason: reasons.join(', ') }]),
+    ...(overlong.count === 0 || mode === 'drop' ? [] : [{ name: 'over-long', value: said(overlong.count), reason: `over ${said(longest)} tokens; as the run asks: ${mode}` }]),
+  ];
 }

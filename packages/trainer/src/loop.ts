@@ -4,7 +4,7 @@ import { isLomoError } from '@lomo/tensor';
 import type { HostBatch, Program, StepResult } from '@lomo/parallel';
 import type { Optimizer, StepTelemetry } from '@lomo/optim';
 import type { LossScale } from './loss_scale.ts';
-import { isRejection, lostToDisk, tornWeights, withSamples } from './rejection.ts';
+import { exhausted, isRejection, lostToDisk, tornWeights, withSamples } from './rejection.ts';
 
 /** What the loop runs over. `done`, `skipped` and the loss scale are its only state, and what a checkpoint keeps of it. */
 export interface Course {
@@ -95,7 +95,7 @@ export async function* train(course: Course, options: { readonly signal?: AbortS
       if (smaller === null) course.skipped.add(step);
       if (torn) await course.restore();
       else course.done = step;
-      if (smaller === null && ++rejected >= patience) throw named;
+      if (smaller === null && ++rejected >= patience) throw exhausted(named, patience);
       yield torn ? { kind: 'rolled back', step, to: course.done, again: false, error: named } : { kind: 'rejected', step, error: named, lossScale: smaller };
     }
   }

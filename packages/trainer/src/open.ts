@@ -1,8 +1,8 @@
 // Opens a run: data tokenized, memory planned and reserved, weights in place.
 import { join } from 'node:path';
 import { openTokenizer } from '@lomo/data';
-import type { Files, ModelFamily } from '@lomo/models';
-import { builtInFamilies, familyOf, missingFolders, nodeFiles, readConfig, readWhole, removeEmpty } from '@lomo/models';
+import type { Files, JsonObject, ModelFamily } from '@lomo/models';
+import { builtInFamilies, familyOf, isJsonObject, missingFolders, nodeFiles, readConfig, readWhole, removeEmpty } from '@lomo/models';
 import { adalomo, adamw, lomo, sgd } from '@lomo/optim';
 import type { Rule } from '@lomo/optim';
 import { underPlan } from '@lomo/parallel';
@@ -11,21 +11,22 @@ import type { Device } from '@lomo/tensor';
 import { LomoError } from '@lomo/tensor';
 import { assemble } from './assemble.ts';
 import { surveyCheckpoints } from './checkpoint_folders.ts';
+import type { Choice } from './choice.ts';
 import { choose, explain } from './choice.ts';
 import type { RunConfig } from './config.ts';
-import { suggestion } from './config.ts';
+import { rootOf, suggestion } from './config.ts';
 import { contentBytes, contentsOf, copyFits } from './contents.ts';
 import { openRunData } from './data.ts';
 import { LossScale } from './loss_scale.ts';
 import { nearest, refuse } from './nearest.ts';
 import { bytes } from './quantity.ts';
 import { reserve } from './reserve.ts';
-import type { Choice } from './session.ts';
-import { freshTokens, rootOf, Session } from './session.ts';
+import { Session } from './session.ts';
 import type { ScratchFile } from './scratch_file.ts';
 import { openOffloadFile, openSpillFile, openStreamFile } from './scratch_files.ts';
 import type { TrainerState } from './state.ts';
 import { parseState, stateName } from './state.ts';
+import { freshTokens } from './texts.ts';
 import type { Rates, RunBase } from './ways.ts';
 import { joinedShape, Ways } from './ways.ts';
 
@@ -113,7 +114,7 @@ export async function openSession(input: SessionInput): Promise<Session> {
     const session = new Session({
       config, assembly, plan, tokenizer, train, held, files, scratch, spilled, heldSteps: data.heldSteps, schedule: data.steps, rows,
       machine: { ...input.machine, head_form: headForm },
-      choices: [...data.choices, ...explain(ways, chosen), ...scaleChoice(config), saving],
+      choices: [...data.choices, ...positionsChoice(config, json), ...explain(ways, chosen), ...scaleChoice(config), saving],
       copies: saving.value === 'copy',
       freeMemory: input.freeMemory ?? null,
     });
@@ -133,7 +134,7 @@ export async function openSession(input: SessionInput): Promise<Session> {
 /** The form of the head that the run was begun with, which its bits depend on: the plan keeps to it where it can. Null for a run that begins. */
 async function formerHead({ resume_from_checkpoint: wish, ...config }: RunConfig, files: Files): Promise<HeadForm | null> {
   if (wish === false) return null;
-  const state = typeof wish === 'string' ? await stateOf(wish, files).catch(() => null) : (await surveyCheckpoints(rootOf({ ...config, resume_from_checkpoint: wish }), files)).complete[0]?.state;
+  const state = typeof wish === 'string' ? await stateOf(wish, files).catch(() => null) : (await surveyCheckpoints(rootOf(config), files)).complete[0]?.state;
   const former = state?.machine['head_form'];
   return former === 'chunks' || former === 'tiles' ? former : null;
 }
@@ -152,6 +153,18 @@ function savingChoice(config: RunConfig, { bytes: needed, spare, whose }: { read
   const value = wish === 'auto' ? (fits ? 'copy' : 'weights') : wish;
   const then = value === 'copy' ? 'training goes on while it is written' : 'training waits while they are written';
   return { name: 'saving from', value, reason: `${wish === 'auto' ? '' : 'as the run asks; '}${then} (${room})` };
+}
+
+/** A word where samples may be longer than any the model was made for: it knows nothing of such places, and writes badly. */
+function positionsChoice({ max_seq_length: longest }: RunConfig, json: JsonObject): Choice[] {
+  const positions = json['max_position_embeddings'];
+  if (typeof positions !== 'number') return [];
+  const rope = json['rope_scaling'] ?? json['rope_parameters'];
+  const [type, factor] = isJsonObject(rope) ? [rope['rope_type'] ?? rope['type'], rope['factor']] : [];
+  const reach = typeof factor === 'number' && (type === 'linear' || type === 'dynamic') ? positions * factor : positions;
+  if (longest <= reach) return [];
+  const said = (n: number): string => n.toLocaleString('en-US');
+  return [{ name: 'positions', value: said(longest), reason: `the model was made for ${said(reach)} (max_position_embeddings of its config.json), and knows nothing of those beyond them until it is trained on them` }];
 }
 
 /** What a screen says of the loss scale of a run; nothing where it has none. */

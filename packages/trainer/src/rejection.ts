@@ -19,7 +19,13 @@ export function withSamples(error: LomoError, samples: readonly (readonly string
   const micro = Array.isArray(known) ? (known as number[]) : samples.map((_, m) => m);
   const names = micro.flatMap((m) => samples[m] ?? []);
   const shown = names.length > 8 ? `${names.slice(0, 8).join(', ')} and ${names.length - 8} more` : names.join(', ');
-  return new LomoError(error.code, `${error.message} Samples: ${shown}`, { ...error.details, samples: names }, error);
+  return new LomoError(error.code, `${error.message.replace(/\.$/, '')}. Samples: ${shown}`, { ...error.details, samples: names }, error);
+}
+
+/** The rejection that a run ends in: the last one of `count` in a row. */
+export function exhausted(error: LomoError, count: number): LomoError {
+  const again = `It was the last of ${count} rejected steps in a row, which ends the run; nothing of them is in the weights or a checkpoint.`;
+  return new LomoError(error.code, `${error.message}. ${again} Lower learning_rate, or look at these samples`, error.details, error);
 }
 
 /** What refuses weights that are of two steps, or of two checkpoints. */

@@ -1,5 +1,4 @@
 // A run that is open: what the loop needs, what a screen shows, what a checkpoint saves.
-import { createHash } from 'node:crypto';
 import type { Dataset, Steps, Tokenizer } from '@lomo/data';
 import type { Files } from '@lomo/models';
 import { initialiseAnywhere, observeFiles } from '@lomo/models';
@@ -7,35 +6,23 @@ import { schedule } from '@lomo/optim';
 import { fill, LomoError } from '@lomo/tensor';
 import type { Assembly, RunPlan } from './assemble.ts';
 import type { SavedCheckpoint } from './checkpoint.ts';
-import { saveCheckpoint } from './checkpoint.ts';
 import type { DamagedCheckpoint } from './checkpoint_folders.ts';
-import { surveyCheckpoints, tidy } from './checkpoint_folders.ts';
+import type { Choice } from './choice.ts';
 import type { RunConfig } from './config.ts';
-import { learningRateOf } from './config.ts';
-import type { Contents } from './contents.ts';
-import { contentBytes, contentsOf, copyFits, Snapshot } from './contents.ts';
+import { learningRateOf, rootOf } from './config.ts';
 import type { Course, StepBatches } from './loop.ts';
 import { LossScale } from './loss_scale.ts';
 import { PlannedProgram } from './planned.ts';
 import { tornWeights } from './rejection.ts';
-import { probeFolder } from './probe.ts';
 import { loadChecked, readState, restoreCheckpoint } from './restore.ts';
 import { evaluationRows, joinRows } from './rows.ts';
-import type { TrainerState } from './state.ts';
+import type { SavedState } from './run_folder.ts';
+import { RunFolder } from './run_folder.ts';
+import { fingerprintOf, settingsOf } from './settings.ts';
 import { machineDifferences, settingDifferences } from './state.ts';
 import type { Completion } from './texts.ts';
-import { complete } from './texts.ts';
+import { complete, freshTokens } from './texts.ts';
 import { TracedProgram } from './traced.ts';
-
-/** A choice that the plan or the data made, with the number behind it. */
-export interface Choice {
-  readonly name: string;
-  readonly value: string;
-  readonly reason: string;
-}
-
-/** Tokens of a generated text at most, for planning. */
-export const freshTokens = 64;
 
 /** What `openSession` brings together. */
 export interface SessionParts {
@@ -72,7 +59,6 @@ export class Session implements Course {
   readonly held: Dataset | null;
   readonly schedule: Steps;
   readonly program: TracedProgram;
-  readonly root: string;
   readonly seed: number;
   readonly steps: number;
   readonly lossScale: LossScale;
@@ -84,12 +70,7 @@ export class Session implements Course {
   private bestStep: number | null = null;
   /** The last evaluation, and the step it was made after. */
   private evaluated: { readonly step: number; readonly loss: number } | null = null;
-  /** The checkpoint that this session saved or resumed last. */
-  private durable: string | null = null;
-  /** A checkpoint that is being written while training goes on. */
-  private writing: Promise<SavedCheckpoint> | null = null;
-  private readonly snapshot: Snapshot | null;
-  private readonly freeMemory: (() => number) | null;
+  private readonly folder: RunFolder;
   private readonly rows: number;
   private readonly machine: Readonly<Record<string, string>>;
   private readonly files: Files;
@@ -110,7 +91,6 @@ export class Session implements Course {
     this.heldSteps = parts.heldSteps;
     this.schedule = parts.schedule;
     this.program = new TracedProgram(new PlannedProgram(parts.assembly.program, parts.plan), parts.assembly.device);
-    this.root = rootOf(parts.config);
     this.seed = parts.config.seed;
     this.steps = parts.schedule.length;
     this.lossScale = new LossScale(parts.config.loss_scale);
@@ -119,8 +99,7 @@ export class Session implements Course {
     this.files = parts.files;
     this.scratch = parts.scratch;
     this.spilled = parts.spilled;
-    this.snapshot = parts.copies ? new Snapshot() : null;
-    this.freeMemory = parts.freeMemory;
+    this.folder = new RunFolder(rootOf(parts.config), parts);
     this.rates = schedule({
       name: parts.config.lr_scheduler_type,
       lr: learningRateOf(parts.config),
@@ -133,6 +112,11 @@ export class Session implements Course {
   /** The highest learning rate of the schedule. */
   get peakRate(): number {
     return learningRateOf(this.config);
+  }
+
+  /** The folder that checkpoints are written to. */
+  get root(): string {
+    return this.folder.root;
   }
 
   get optimizer(): Assembly['optimizer'] {
@@ -179,63 +163,43 @@ export class Session implements Course {
   }
 
   /** Saves the state after step `done`, which nothing may change until this returns; the checkpoint is durable then. */
-  async save(): Promise<SavedCheckpoint> {
-    await this.settled();
-    return this.write(this.state(), contentsOf(this.assembly));
+  save(): Promise<SavedCheckpoint> {
+    return this.folder.save(() => this.state());
   }
 
   /**
    * Copies the state after step `done` and saves the copy while training goes on: it may once this returns. `saved` is what `save` would
    * return or throw. One at a time: an earlier one is waited for first. Null where there is no memory for a copy.
    */
-  async saveCopy(): Promise<{ readonly saved: Promise<SavedCheckpoint> } | null> {
-    if (this.snapshot === null) return null;
-    await this.settled();
-    const contents = contentsOf(this.assembly);
-    if (this.freeMemory !== null && !this.snapshot.taken && !copyFits(contentBytes(contents), this.freeMemory())) return null;
-    const state = this.state();
-    let copy: Contents;
-    try {
-      copy = await this.snapshot.take(contents);
-    } catch (error) {
-      this.snapshot.drop();
-      if (error instanceof RangeError) return null;
-      throw error;
-    }
-    const saved = this.write(state, copy);
-    this.writing = saved;
-    // Whoever asked for it hears of a failure; until then it must not end the process.
-    saved.catch(() => {});
-    return { saved };
+  saveCopy(): Promise<{ readonly saved: Promise<SavedCheckpoint> } | null> {
+    return this.folder.saveCopy(() => this.state());
   }
 
   /** Makes the output folder, clears what a crash left in it, and proves that checkpoints can be written there. Throws FileError or DiskFull. Returns warnings. */
-  async probe(): Promise<readonly string[]> {
-    const { files, root, config } = this;
-    const bytes = contentBytes(contentsOf(this.assembly));
+  probe(): Promise<readonly string[]> {
+    const { config } = this;
     const kept = config.save_total_limit + (this.heldSteps === null || config.eval_steps === undefined ? 0 : 1);
-    await this.settled();
-    // First: what goes now is room.
-    const left = await tidy(root, files);
-    const warnings = await probeFolder(root, { files, bytes, kept, spill: this.spilled });
-    return left === null ? warnings : [...warnings, left.message];
+    return this.folder.probe({ kept, spill: this.spilled });
+  }
+
+  /** Held-out loss of the weights as they are, where it has been noted. */
+  get heldOutLoss(): number | null {
+    return this.evaluated?.step === this.done ? this.evaluated.loss : null;
   }
 
   /** Notes an evaluation; true when it is the best so far. */
   noteEvaluation(loss: number): boolean {
     this.evaluated = { step: this.done, loss };
-    if (this.bestEvalLoss !== null && loss >= this.bestEvalLoss) return false;
+    // Put so that NaN is never the best.
+    if (!(loss < (this.bestEvalLoss ?? Infinity))) return false;
     this.bestEvalLoss = loss;
     this.bestStep = this.done;
     return true;
   }
 
   /** The newest complete checkpoint of the output folder, what a crash interrupted there finished; and newer ones that are damaged. */
-  async newest(): Promise<{ readonly path: string | null; readonly damaged: readonly DamagedCheckpoint[] }> {
-    await this.settled();
-    await tidy(this.root, this.files);
-    const { complete, damaged } = await surveyCheckpoints(this.root, this.files);
-    return { path: complete[0]?.path ?? null, damaged };
+  newest(): Promise<{ readonly path: string | null; readonly damaged: readonly DamagedCheckpoint[] }> {
+    return this.folder.newest();
   }
 
   /**
@@ -243,9 +207,9 @@ export class Session implements Course {
    * to the beginning. A checkpoint that is being written is waited for.
    */
   async restore(): Promise<void> {
-    await this.settled();
+    await this.folder.settled();
     const foreign = this.config.resume_from_checkpoint === false;
-    const folder = this.durable ?? (foreign ? null : (await this.newest()).path);
+    const folder = this.folder.durable ?? (foreign ? null : (await this.newest()).path);
     if (folder === null) await this.begin();
     else await this.resume(folder);
   }
@@ -258,7 +222,7 @@ export class Session implements Course {
     const { config, train } = this;
     const files = abortable(this.files, options.signal);
     const found = await readState(folder, files);
-    if (found.fingerprint !== fingerprintOf(config, train)) {
+    if (found.fingerprint !== fingerprintOf(config, train.fingerprint)) {
       const differences = settingDifferences(found, { settings: settingsOf(config), data: train.fingerprint });
       const named = differences.length === 0 ? 'other settings or data' : differences.join('; ');
       throw new LomoError('ResumeMismatch', `${folder} was made with ${named}: going on would be another run. Give what it was made with, or choose another output_dir, or set resume_from_checkpoint: false`, { folder, differences });
@@ -266,7 +230,7 @@ export class Session implements Course {
     this.torn = true;
     const state = await restoreCheckpoint(this.assembly, folder, files);
     this.torn = false;
-    this.durable = folder;
+    this.folder.durable = folder;
     this.done = state.step;
     this.trainedTokens = state.trainedTokens;
     this.bestEvalLoss = state.bestEvalLoss;
@@ -296,7 +260,7 @@ export class Session implements Course {
   /** Waits for a checkpoint that is being written, ends worker threads and gives the memory back. */
   async close(): Promise<void> {
     try {
-      await this.settled();
+      await this.folder.settled();
       await this.tokenizer.close();
       for (const file of this.scratch) await file[Symbol.asyncDispose]();
     } finally {
@@ -304,14 +268,7 @@ export class Session implements Course {
     }
   }
 
-  private async write(state: SaveState, contents: Contents): Promise<SavedCheckpoint> {
-    const { model_name_or_path: from, save_total_limit: keep } = this.config;
-    const saved = await saveCheckpoint(this.assembly, this.root, { from, keep, state, contents, files: this.files });
-    this.durable = saved.path;
-    return saved;
-  }
-
-  private state(): SaveState {
+  private state(): SavedState {
     if (this.torn) throw tornWeights(this.done);
     return {
       format: 2,
@@ -323,41 +280,17 @@ export class Session implements Course {
       trainedTokens: this.trainedTokens,
       bestEvalLoss: this.bestEvalLoss,
       bestStep: this.bestStep,
-      evalLoss: this.evaluated?.step === this.done ? this.evaluated.loss : null,
+      evalLoss: this.heldOutLoss,
       lossScale: this.lossScale.state,
-      fingerprint: fingerprintOf(this.config, this.train),
+      fingerprint: fingerprintOf(this.config, this.train.fingerprint),
       settings: settingsOf(this.config),
       data: this.train.fingerprint,
       machine: this.machine,
     };
   }
-
-  /** Returns when no checkpoint is being written, however that ended. */
-  private async settled(): Promise<void> {
-    await this.writing?.catch(() => {});
-    this.writing = null;
-  }
-}
-
-type SaveState = Omit<TrainerState, 'files' | 'sizes'>;
-
-/** The folder that a run writes to. */
-export function rootOf(config: RunConfig): string {
-  return config.output_dir ?? `runs/${config.run_name}`;
 }
 
 /** Files whose every call throws the signal's reason once it is aborted: whatever reads through them can be stopped. */
 function abortable(files: Files, signal: AbortSignal | undefined): Files {
   return signal === undefined ? files : observeFiles(files, () => signal.throwIfAborted());
-}
-
-/** What the weights of a run depend on, beside the model it begins with and the machine. */
-function fingerprintOf(config: RunConfig, data: Dataset): string {
-  return createHash('sha256').update(JSON.stringify(settingsOf(config))).update(data.fingerprint).digest('hex');
-}
-
-/** The settings that the weights of a run depend on. */
-function settingsOf(config: RunConfig): Readonly<Record<string, unknown>> {
-  const { output_dir: _o, run_name: _n, report_to: _r, logging_steps: _l, telemetry: _te, eval_steps: _e, save_steps: _s, save_minutes: _m, save_total_limit: _t, save_from: _sf, resume_from_checkpoint: _c, threads: _th, backend: _b, gpu: _gpu, gradient_checkpointing: _g, eval_datasets: _ed, clip_by: _cb, spill_dir: _sd, stages: _st, offload: _of, stream_dir: _stm, ...rest } = config;
-  return rest;
 }

@@ -3,6 +3,9 @@ import type { Dataset, Tokenizer } from '@lomo/data';
 import type { LanguageModel } from '@lomo/models';
 import { generate } from '@lomo/models';
 
+/** Tokens of a generated text at most, for planning. */
+export const freshTokens = 64;
+
 /** A prompt, what should follow, and what the model wrote. */
 export interface Completion {
   /** 'test.jsonl:3' */

@@ -23,6 +23,9 @@ test('the best checkpoint outlives the runs that resume after it', async () => {
   const second = await open(changes);
   await second.restore();
   for await (const event of fit(second)) if (event.kind === 'step') expect(second.noteEvaluation(1)).toBe(false);
+  // A held-out loss that is none is not the best, and what was the best stays it.
+  expect(second.noteEvaluation(NaN)).toBe(false);
+  expect(second.bestEvalLoss).toBe(1e-3);
   await second.close();
   expect((await listCheckpoints(second.root)).map(({ step }) => step)).toEqual([6, 2]);
 });

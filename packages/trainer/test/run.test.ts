@@ -1,11 +1,13 @@
 // Whole runs: they learn, they resume to the same bits, they say no to what they must not do, and what they reject changes nothing.
 import { createHash } from 'node:crypto';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { appendFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { nodeFiles, observeFiles } from '@lomo/models';
-import { isLomoError, LomoError } from '@lomo/tensor';
+import { optimOps } from '@lomo/optim';
+import { isLomoError, LomoError, ReferenceBackend, tensorOps } from '@lomo/tensor';
 import { afterEach, describe, expect, test } from 'vitest';
-import type { FitEvent, Session } from '../src/index.ts';
+import { dataFile } from '../../../tools/tiny/folder.ts';
+import type { FitEvent, RunInput, Session } from '../src/index.ts';
 import { fit, listCheckpoints, readState } from '../src/index.ts';
 import { openPoisoned } from './poisoned.ts';
 import { open, settings } from './tiny.ts';
@@ -182,7 +184,7 @@ test('a non-finite loss changes no byte, names step and samples, and the run goe
 
 test('three rejected steps in a row end the run', async () => {
   const session = await poisonedSession('loss', [2, 3, 4]);
-  await expect(run(session)).rejects.toThrow(/^step 4: the loss is NaN/);
+  await expect(run(session)).rejects.toThrow(/^step 4: the loss is NaN .*no weight has changed\. Samples: .*train\.jsonl.*\. It was the last of 3 rejected steps in a row, .* Lower learning_rate/);
 });
 
 test('a gradient that turns infinite midway tears the step: it is rolled back to the last checkpoint and skipped, and the rest is as if it had never been', async () => {
@@ -207,4 +209,32 @@ test('judged before the first write, the same gradient changes no byte', async (
 
 test('complaints about data use the names of a run', async () => {
   await expect(open({ max_seq_length: 4 })).rejects.toThrow(/over 4 tokens.*raise max_seq_length/);
+});
+
+test('what of the data is left out, and a length beyond the model, is said before step 1', async () => {
+  const path = dataFile(6);
+  appendFileSync(path, `{"prompt": "a b c d", "completion": " e f g h"}\nnot JSON\n`);
+  const told = async (changes: Partial<RunInput>): Promise<string[]> => {
+    const { choices } = await opened({ datasets: [{ path }], max_steps: 1, on_bad_line: 'skip', ...changes });
+    return choices.filter(({ name }) => ['left out', 'over-long', 'positions'].includes(name)).map(({ name, value, reason }) => `${name} ${value}: ${reason}`);
+  };
+  expect(await told({ max_seq_length: 8, overlong: 'drop' })).toEqual(['left out 2 of 8: 1 over 8 tokens (overlong: drop), 1 bad line (on_bad_line: skip)']);
+  expect(await told({ max_seq_length: 8, overlong: 'truncate' })).toEqual(['left out 1 of 8: 1 bad line (on_bad_line: skip)', 'over-long 1: over 8 tokens; as the run asks: truncate']);
+  expect(await told({ max_seq_length: 128 })).toEqual(['left out 1 of 8: 1 bad line (on_bad_line: skip)', expect.stringMatching(/^positions 128: the model was made for 64 /)]);
+});
+
+test('a plan is of everything that a run does: its step, evaluations where there are any, and text', async () => {
+  const { plan } = await opened({ max_steps: 1, eval_datasets: [{ path: dataFile(3) }] });
+  expect([...plan.phases.keys()]).toEqual(['setup', 'step', 'evaluate', 'generate']);
+  expect([...(await opened({ max_steps: 1 })).plan.phases.keys()]).toEqual(['setup', 'step', 'generate']);
+});
+
+test('a backend that has reserved other bytes than the plan says ends the run at its first step', async () => {
+  class Greedy extends ReferenceBackend {
+    override reserved(): number {
+      return super.reserved() + 256;
+    }
+  }
+  const session = await opened({}, { backend: new Greedy({ ops: [...tensorOps, ...optimOps], precision: 'f32' }) });
+  await expect(run(session)).rejects.toThrow(`the backend has reserved ${session.plan.extent + 256} bytes, the plan says ${session.plan.extent}`);
 });

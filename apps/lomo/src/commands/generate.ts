@@ -4,6 +4,7 @@ import type { DType } from '@lomo/tensor';
 import { openModel } from '@lomo/trainer';
 import type { BackendName } from '../backends.ts';
 import { openBackend } from '../backends.ts';
+import { expectModel } from '../model_folder.ts';
 import { loadPlugins } from '../plugins.ts';
 
 export interface GenerateFlags {
@@ -26,6 +27,7 @@ export interface GenerateFlags {
 
 /** Writes what follows the prompt, as it is made. */
 export async function generate(folder: string, flags: GenerateFlags): Promise<void> {
+  await expectModel(folder);
   const { families, ops } = await loadPlugins(flags.plugin);
   const { backend } = await openBackend(flags.backend, { threads: flags.threads, gpu: flags.gpu, ops });
   const { openTokenizer } = await import('@lomo/data');

@@ -50,7 +50,7 @@ export async function train(path: string, overrides: Readonly<Record<string, unk
     const next = stopped ? onwards(path, overrides, { session, saved }) : `lomo generate ${saved ?? session.root}${plugins} --prompt "..."`;
     if (!interrupt.signal.aborted) interrupt.leaves(() => leave(`the model is saved, ${saved}`, next));
     if (traced !== null) screen.line(`  ${traced.line()}`);
-    const after = interrupt.signal.aborted ? null : await session.evaluate();
+    const after = interrupt.signal.aborted ? null : (session.heldOutLoss ?? (await session.evaluate()));
     if (after !== null) screen.line(`  held-out loss after: ${after.toFixed(4)}`);
     screen.line(`\n  ${stopped ? `stopped at step ${session.done} of ${session.steps}, ${saved === null ? 'nothing to save' : `saved ${saved}`}` : `done, the model is ${saved}`}`);
     screen.line(`  next: ${next}`);
