@@ -1,6 +1,6 @@
 // The built `lomo` command in a process of its own: what it prints, where it is, signals for it. And a run.yaml for it.
 import { spawn } from 'node:child_process';
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -22,6 +22,10 @@ export interface Running {
   /** Printed so far. */
   readonly out: string;
   readonly ended: Promise<Outcome>;
+  /** Where it runs. */
+  readonly cwd: string;
+  /** Seconds that its threads have waited for a processor so far, of those that waited longest; 0 when it has ended. */
+  waited(): number;
   kill(signal: 'SIGINT' | 'SIGTERM' | 'SIGKILL'): void;
   /** Resolves true as soon as `check` holds, looked at every few milliseconds, and false when the process ends without. */
   until(check: () => boolean): Promise<boolean>;
@@ -37,7 +41,8 @@ export interface CommandOptions {
 
 /** Starts `lomo args` in `cwd`. */
 export function start(args: readonly string[], options: CommandOptions = {}): Running {
-  const child = spawn(process.execPath, [...(options.node ?? []), cli, ...args], { cwd: options.cwd ?? tmpdir(), env: { ...process.env, ...options.env }, stdio: ['ignore', 'pipe', 'pipe'] });
+  const cwd = options.cwd ?? tmpdir();
+  const child = spawn(process.execPath, [...(options.node ?? []), cli, ...args], { cwd, env: { ...process.env, ...options.env }, stdio: ['ignore', 'pipe', 'pipe'] });
   let [out, err, over] = ['', '', false];
   child.stdout.on('data', (data: Buffer) => (out += data.toString()));
   child.stderr.on('data', (data: Buffer) => (err += data.toString()));
@@ -53,6 +58,8 @@ export function start(args: readonly string[], options: CommandOptions = {}): Ru
       return out;
     },
     ended,
+    cwd,
+    waited: () => waitedFor(child.pid),
     kill: (signal) => void child.kill(signal),
     until: async (check) => {
       for (;;) {
@@ -62,6 +69,16 @@ export function start(args: readonly string[], options: CommandOptions = {}): Ru
       }
     },
   };
+}
+
+/** The second number of a thread's schedstat: nanoseconds on a run queue. */
+function waitedFor(pid: number | undefined): number {
+  try {
+    const tasks = `/proc/${pid}/task`;
+    return Math.max(...readdirSync(tasks).map((task) => Number(readFileSync(`${tasks}/${task}/schedstat`, 'utf8').split(' ')[1]))) / 1e9;
+  } catch {
+    return 0;
+  }
 }
 
 /** `lomo args`, from its start to its end. */

@@ -1,8 +1,9 @@
 // SIGINT and SIGTERM in every phase of a run, by real processes: what is printed, what is left on the disk, what the process ends in, what goes on.
+import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { readState } from '@lomo/trainer';
-import { beforeAll, describe, expect, test } from 'vitest';
+import { readState, surveyCheckpoints } from '@lomo/trainer';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { cli, lomo, runFile, start } from '../../../tools/tiny/command.ts';
 import type { Outcome, Running } from '../../../tools/tiny/command.ts';
 import { dataFile, modelFolder } from '../../../tools/tiny/folder.ts';
@@ -13,22 +14,49 @@ beforeAll(() => {
 
 const codes = { SIGINT: 130, SIGTERM: 143 } as const;
 
-/** Sends `signal` as soon as `check` holds. */
+/** Seconds from each signal to the end of its process, what it waited for a processor that others used taken off. */
+const took: { readonly test: string; readonly seconds: number }[] = [];
+afterAll(() => {
+  for (const { test: name, seconds } of took) process.stdout.write(`${seconds.toFixed(2)} s from the signal to the end: ${name}\n`);
+});
+
+/** Sends `signal` as soon as `check` holds. Within 10 s the process has ended, and every checkpoint that is there is whole. */
 async function struck(run: Running, check: () => boolean, signal: keyof typeof codes): Promise<Outcome> {
   expect(await run.until(check), run.out).toBe(true);
+  const [asked, before] = [performance.now(), run.waited()];
+  let waited = before;
+  const watch = setInterval(() => (waited = Math.max(waited, run.waited())), 10);
   run.kill(signal);
   const outcome = await run.ended;
+  clearInterval(watch);
+  const seconds = (performance.now() - asked) / 1000 - (waited - before);
+  took.push({ test: expect.getState().currentTestName ?? '', seconds });
+  expect(seconds).toBeLessThan(10);
+  await expectWhole(run.cwd);
   expect(outcome.err).toBe('');
   expect(outcome.out).not.toMatch(/^ {4}at /m);
   expect(outcome.code, outcome.out).toBe(codes[signal]);
   return outcome;
 }
 
+/** Every checkpoint of the runs in `folder` is complete, and each of its files has the SHA-256 that its manifest says. */
+async function expectWhole(folder: string): Promise<void> {
+  const roots = ['runs/run', 'fresh', 'other', 'anew'].map((name) => join(folder, name));
+  for (const root of roots) {
+    const { complete, damaged } = await surveyCheckpoints(root);
+    expect(damaged).toEqual([]);
+    for (const { path, state } of complete) {
+      for (const [name, sum] of Object.entries(state.files)) expect(createHash('sha256').update(readFileSync(join(path, name))).digest('hex'), join(path, name)).toBe(sum);
+    }
+    if (existsSync(root)) expect(readdirSync(root).filter((name) => /^\.|\.(partial|replaced)$/.test(name))).toEqual([]);
+  }
+}
+
 /** Lines of metrics.jsonl so far. */
-function metrics(folder: string): { readonly kind: string; readonly step: number }[] {
+function metrics(folder: string): { readonly kind: string; readonly step: number; readonly milliseconds?: number }[] {
   const path = join(folder, 'runs/run/metrics.jsonl');
   if (!existsSync(path)) return [];
-  return readFileSync(path, 'utf8').split('\n').filter((line) => line.endsWith('}')).map((line) => JSON.parse(line) as { kind: string; step: number });
+  return readFileSync(path, 'utf8').split('\n').filter((line) => line.endsWith('}')).map((line) => JSON.parse(line) as { kind: string; step: number; milliseconds?: number });
 }
 
 const left = (folder: string): string[] => (existsSync(join(folder, 'runs/run')) ? readdirSync(join(folder, 'runs/run')).filter((name) => name.startsWith('step-')) : []);
@@ -73,9 +101,7 @@ describe('with a checkpoint of 12 MiB', () => {
 
   test('evaluating before the first step, SIGINT', async () => {
     const run = start(['train', path, '--output-dir', 'fresh', '--save-steps', '1000'], { cwd: folder });
-    expect(await run.until(() => run.out.includes('sample '))).toBe(true);
-    await new Promise((resolve) => setTimeout(resolve, 150));
-    const { out } = await struck(run, () => true, 'SIGINT');
+    const { out } = await struck(run, () => run.out.includes('evaluating ...'), 'SIGINT');
     expect(out).toContain('stopped while evaluating: nothing was trained, nothing is lost');
   });
 });
@@ -102,6 +128,21 @@ test('in a long step, SIGINT: given up before its first update', async () => {
   const { out } = await struck(run, () => true, 'SIGINT');
   expect(out).toContain(`stopped at step 0 of 50, nothing to save\n  next: lomo train ${path}\n`);
   expect([metrics(folder), left(folder)]).toEqual([[], []]);
+});
+
+test('in the backward pass of a long step, SIGTERM: it says what it does first; the step is given up whole or finished, and saved', async () => {
+  const { folder, path } = runFile({ ...endless, model_name_or_path: modelFolder({ hidden_size: 128, intermediate_size: 768, num_hidden_layers: 4, num_attention_heads: 4, num_key_value_heads: 4 }), datasets: [{ path: dataFile(9000) }], per_device_train_batch_size: 512, max_steps: 50 });
+  const run = start(['train', path], { cwd: folder });
+  expect(await run.until(() => steps(folder) === 1), run.out).toBe(true);
+  // The first third of a step is its forward pass.
+  await new Promise((resolve) => setTimeout(resolve, 0.6 * metrics(folder)[0]!.milliseconds!));
+  const { out } = await struck(run, () => true, 'SIGTERM');
+  const [, step, saved] = /stopped at step (\d+) of 50, saved (\S+)\n/.exec(out)!;
+  const [, under] = /stopping: step (\d+) is given up if no weight has changed yet, else finished.*; then the last whole step is saved; once more/.exec(out)!;
+  expect([Number(under) - 1, Number(under)]).toContain(Number(step));
+  expect(steps(folder)).toBe(Number(step));
+  expect((await readState(join(folder, saved!))).step).toBe(Number(step));
+  process.stdout.write(`asked in step ${under}: ${step === under ? 'finished' : 'given up'}\n`);
 });
 
 test('evaluating between steps, SIGTERM: the step is saved, and evaluated when the run goes on', async () => {

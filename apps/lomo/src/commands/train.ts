@@ -39,6 +39,7 @@ export async function train(path: string, overrides: Readonly<Record<string, unk
       return;
     }
     phase = 'evaluating';
+    if (session.done === 0 && session.held !== null) screen.line('  evaluating ...');
     const before = session.done === 0 ? await session.evaluate() : null;
     if (before !== null) screen.line(`  held-out loss before: ${before.toFixed(4)}`);
     const traced = await tracing(session, flags);
