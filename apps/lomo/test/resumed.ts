@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { fit, listCheckpoints, openSession, parseRun } from '@lomo/trainer';
 import type { RunInput, Session } from '@lomo/trainer';
 import { cpu } from '@lomo/cpu';
-import type { CpuBackend } from '@lomo/cpu';
+import type { Backend } from '@lomo/tensor';
 import { dataFile, modelFolder } from '../../../tools/tiny/folder.ts';
 
 /** Settings that leave something behind for the next step, or decide what is read of it. `stop`: the step after which a run is gone on with. */
@@ -35,7 +35,12 @@ export function isRepeated({ dtype, rounding }: ResumeRow): boolean {
 export class Runs implements AsyncDisposable {
   private readonly model = modelFolder();
   private readonly data = dataFile(23);
-  private readonly backend: CpuBackend = cpu({ threads: 1 });
+  private readonly backend: Backend;
+
+  /** The CPU on one thread, unless another backend is given; the runs dispose of it. */
+  constructor(backend: Backend = cpu({ threads: 1 })) {
+    this.backend = backend;
+  }
 
   /** Runs to the end from the beginning, saving after every step. Returns the folder of checkpoints. */
   async whole(row: ResumeRow): Promise<string> {
@@ -58,8 +63,8 @@ export class Runs implements AsyncDisposable {
     return digest;
   }
 
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.backend[Symbol.asyncDispose]();
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.backend[Symbol.asyncDispose]();
   }
 
   private open(row: ResumeRow, changes: Partial<RunInput>): Promise<Session> {

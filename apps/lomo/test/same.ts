@@ -1,9 +1,9 @@
 // What a run computes, and in how many ways it can be computed: the ways must not show. Axes, products of them, covering arrays, digests.
 import { createHash } from 'node:crypto';
 import { cpu } from '@lomo/cpu';
-import type { CpuBackend } from '@lomo/cpu';
 import { adalomo, adamw, lomo, sgd } from '@lomo/optim';
 import type { Clip, Rule, Spill, SpillStore } from '@lomo/optim';
+import type { Backend } from '@lomo/tensor';
 import { cut, small } from './small.ts';
 
 const rules: Readonly<Record<string, Rule>> = { lomo, adalomo: adalomo(), adamw: adamw(), sgd };
@@ -51,12 +51,18 @@ export function isRepeated({ dtype, rounding }: Axes): boolean {
 
 /** Runs rows, each on a device of its own, and remembers the references' digests. */
 export class Digests implements AsyncDisposable {
-  private readonly backends = new Map<number, CpuBackend>();
+  private readonly backends = new Map<number, Backend>();
   private readonly known = new Map<string, string>();
+  private readonly make: (threads: number) => Backend;
+
+  /** `make`: the backend for a count of threads; the CPU's unless given. */
+  constructor(make: (threads: number) => Backend = (threads) => cpu({ threads })) {
+    this.make = make;
+  }
 
   /** One backend for each count of threads. */
-  backend(threads: number): CpuBackend {
-    const known = this.backends.get(threads) ?? cpu({ threads });
+  backend(threads: number): Backend {
+    const known = this.backends.get(threads) ?? this.make(threads);
     this.backends.set(threads, known);
     return known;
   }

@@ -1,11 +1,10 @@
-// A small random LLaMA on the CPU backend and micro-batches for it: what tests of the whole machinery train.
-import type { CpuBackend } from '@lomo/cpu';
+// A small random LLaMA on a backend and micro-batches for it: what tests of the whole machinery train.
 import { createModel, initialise } from '@lomo/models';
 import { lomo, Optimizer } from '@lomo/optim';
 import type { Clip, Rounding, Rule, Spill } from '@lomo/optim';
 import type { ByteStore, HostBatch, ProgramOptions } from '@lomo/parallel';
 import { Program, Residency } from '@lomo/parallel';
-import type { DType } from '@lomo/tensor';
+import type { Backend, DType } from '@lomo/tensor';
 import { Device, Random } from '@lomo/tensor';
 
 /** Settings of the model that tests may change. */
@@ -16,17 +15,17 @@ export const smallConfig = {
 export const segment = 64;
 
 /** `tokens` tokens cut into `count` micro-batches of whole segments; the same stream for every cut. */
-export function cut(tokens: number, count: number, options: { readonly seed: number; readonly vocabulary?: number }): HostBatch[] {
-  const { seed, vocabulary = smallConfig.vocab_size } = options;
+export function cut(tokens: number, count: number, options: { readonly seed: number; readonly vocabulary?: number; readonly length?: number }): HostBatch[] {
+  const { seed, vocabulary = smallConfig.vocab_size, length = segment } = options;
   const random = new Random(seed);
   const ids = Int32Array.from(random.ints(tokens, vocabulary));
-  const targets = ids.map((_, t) => (t % segment === segment - 1 || t % 7 === 0 ? -100 : ids[t + 1]!));
+  const targets = ids.map((_, t) => (t % length === length - 1 || t % 7 === 0 ? -100 : ids[t + 1]!));
   const size = tokens / count;
   return Array.from({ length: count }, (_, m) => ({
     tokens: ids.slice(m * size, (m + 1) * size),
     targets: targets.slice(m * size, (m + 1) * size),
-    positions: Int32Array.from({ length: size }, (_, t) => t % segment),
-    starts: Int32Array.from({ length: size / segment + 1 }, (_, s) => s * segment),
+    positions: Int32Array.from({ length: size }, (_, t) => t % length),
+    starts: Int32Array.from({ length: size / length + 1 }, (_, s) => s * length),
   }));
 }
 
@@ -52,6 +51,8 @@ export interface SmallOptions extends Partial<Pick<ProgramOptions, 'accumulate' 
   /** Tokens of a micro-batch. */
   readonly tokens: number;
   readonly microBatches: number;
+  /** Tokens of a segment: `segment` unless given. */
+  readonly length?: number;
   readonly config?: Readonly<Record<string, boolean | number>>;
 }
 
@@ -59,8 +60,8 @@ export interface SmallOptions extends Partial<Pick<ProgramOptions, 'accumulate' 
 export const smallSeed = 7;
 
 /** Device, model, optimizer and program; weights are the seed's. */
-export function small(backend: CpuBackend, options: SmallOptions) {
-  const { stream, offload, bytes = 96 * 2 ** 20, tileBytes, rule = lomo, clip, keeps = false, tokens, microBatches, config = {}, accumulate, headForm, spill, dtype = 'f32', rounding = 'stochastic', telemetry = false } = options;
+export function small(backend: Backend, options: SmallOptions) {
+  const { stream, offload, bytes = 96 * 2 ** 20, tileBytes, rule = lomo, clip, keeps = false, tokens, microBatches, config = {}, accumulate, headForm, spill, dtype = 'f32', rounding = 'stochastic', telemetry = false, length = segment } = options;
   const device = options.on ?? new Device(backend, { bytes, ...(tileBytes === undefined ? {} : { tileBytes }) });
   const model = createModel({ ...smallConfig, ...config }, device, { dtype, away: stream !== undefined });
   const residency = stream === undefined ? null : new Residency(device, model, stream);
@@ -70,8 +71,8 @@ export function small(backend: CpuBackend, options: SmallOptions) {
   const program = new Program(device, model, {
     microBatches,
     tokens,
-    maxSegments: tokens / segment,
-    maxLength: segment,
+    maxSegments: tokens / length,
+    maxLength: length,
     keeps: (stage) => keeps && stage < model.stages.length - 1,
     ...(accumulate === undefined ? {} : { accumulate }),
     ...(headForm === undefined ? {} : { headForm }),

@@ -1,6 +1,6 @@
 // Builds build/Release/lomo_cuda.node with cmake-js and Ninja. `--double` builds, without nvcc, an addon that only the host double runs,
 // and the double itself, into build/double; `--double=asan` the same under the address and undefined-behaviour sanitizers. `--ops=REGEX`
-// builds only some files of native/ops; `--out=FOLDER` builds elsewhere.
+// builds only some files of native/ops; `--out=FOLDER` builds elsewhere; `--target=NAME` builds only that target.
 import { spawnSync } from 'node:child_process';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
@@ -10,7 +10,7 @@ import { findNvcc } from './nvcc.mjs';
 const folder = join(dirname(fileURLToPath(import.meta.url)), '..');
 const given = process.argv.slice(2);
 const option = (name) => given.find((one) => one.startsWith(`--${name}=`))?.slice(name.length + 3);
-const wanted = given.find((one) => !/^--(ops|out)=/.test(one));
+const wanted = given.find((one) => !/^--(ops|out|target)=/.test(one));
 const script = join(dirname(createRequire(import.meta.url).resolve('cmake-js/package.json')), 'bin', 'cmake-js');
 
 function fail(message, status) {
@@ -23,7 +23,7 @@ function build(out, definitions) {
     if (spawnSync(program, ['--version'], { stdio: 'ignore' }).status !== 0) fail(`@lomo/cuda needs ${program} to build its addon; on Debian: sudo apt-get install ${name}`, 1);
   }
   const flags = Object.entries({ ...definitions, LOMO_OPS: option('ops') ?? '' }).map(([name, value]) => `--CD${name}=${value}`);
-  const { status } = spawnSync(process.execPath, [script, 'build', '-G', 'Ninja', '-O', option('out') ?? join(folder, out), ...flags], { cwd: folder, stdio: 'inherit' });
+  const { status } = spawnSync(process.execPath, [script, 'build', '-G', 'Ninja', '-O', option('out') ?? join(folder, out), ...(option('target') === undefined ? [] : ['-T', option('target')]), ...flags], { cwd: folder, stdio: 'inherit' });
   process.exit(status ?? 1);
 }
 

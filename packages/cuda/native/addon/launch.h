@@ -46,6 +46,13 @@ inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1
 // For gpu/storage.h's sweep over n elements, `each` a thread at a time.
 inline Grid sweep_grid(std::int64_t n, std::int64_t each = 8) { return {std::min<std::int64_t>(ceil_div(n, 256 * each), 2048)}; }
 inline Grid row_grid(std::int64_t rows) { return {std::min<std::int64_t>(rows, std::int64_t{1} << 20)}; }
+// The same with a warp for every 256 columns: what has few columns (a head's norm) leaves no threads idle. The order of a row's sums
+// depends on its columns alone.
+inline Grid row_grid(std::int64_t rows, std::int64_t columns) {
+  Grid grid = row_grid(rows);
+  grid.threads = 32 * static_cast<unsigned>(std::clamp<std::int64_t>(ceil_div(columns, 256), 1, 8));
+  return grid;
+}
 
 // 16-byte aligned, all of them.
 inline bool wide(std::initializer_list<const void*> pointers) {

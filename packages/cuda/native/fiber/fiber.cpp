@@ -139,7 +139,8 @@ class Machine {
       e->computed = false;
       e->at = at;
     }
-    if (e->at.line() != at.line() || std::strcmp(e->at.function_name(), at.function_name()) != 0)
+    // Names are most often the same pointer.
+    if (e->at.line() != at.line() || (e->at.function_name() != at.function_name() && std::strcmp(e->at.function_name(), at.function_name()) != 0))
       fail("meets its warp at another place than " + spell(e->at), at);
     if (count > 0) std::memcpy(e->lane[lane], bytes, count);
     e->arrived |= bit;

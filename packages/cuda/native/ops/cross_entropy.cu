@@ -150,7 +150,7 @@ void entropy(const Call& call) {
   if (call.outs != (grad == 2 ? 3 : 2)) throw Error("BadShape", "cross_entropy: grad " + std::to_string(grad) + " goes with " + (grad == 2 ? "3" : "2") + " outputs, not " + std::to_string(call.outs));
   if (grad == 2) same_size("cross_entropy", "copy", call.out(2).count(), rows * n);
   const cross_entropy::EntropyArgs args{call.in(0).as<const int>(), call.in(1).as<const float>(), logits.as<float>(), call.out(0).as<float>(), call.out(1).as<float>(), grad == 2 ? call.out(2).data : nullptr, fault_cell(call), rows, n, static_cast<int>(grad)};
-  start(call, KernelName("cross_entropy", grad == 2 ? call.out(2).dtype : DType::f32), row_grid(rows), &args);
+  start(call, KernelName("cross_entropy", grad == 2 ? call.out(2).dtype : DType::f32), row_grid(rows, n), &args);
 }
 
 void tile(const Call& call) {
@@ -158,7 +158,7 @@ void tile(const Call& call) {
   same_size("cross_entropy_tile", "logits", call.in(1).count(), rows * n);
   same_size("cross_entropy_tile", "stats", call.inout(0).count(), rows * 3);
   const cross_entropy::TileArgs args{call.in(0).as<const int>(), call.in(1).as<const float>(), call.inout(0).as<float>(), rows, n, call.integer(0)};
-  start(call, "cross_entropy_tile_f32", row_grid(rows), &args);
+  start(call, "cross_entropy_tile_f32", row_grid(rows, n), &args);
 }
 
 void finish(const Call& call) {
@@ -175,7 +175,7 @@ void grad(const Call& call) {
   same_size("cross_entropy_grad", "logits", call.inout(0).count(), rows * n);
   same_size("cross_entropy_grad", "lse", call.in(1).count(), rows);
   const cross_entropy::GradArgs args{call.in(0).as<const int>(), call.in(1).as<const float>(), call.in(2).as<const float>(), call.inout(0).as<float>(), rows, n, call.integer(0)};
-  start(call, "cross_entropy_grad_f32", row_grid(rows), &args);
+  start(call, "cross_entropy_grad_f32", row_grid(rows, n), &args);
 }
 
 }  // namespace

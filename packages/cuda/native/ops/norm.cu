@@ -90,7 +90,7 @@ void squares(const Call& call) {
   const std::int64_t columns = g.last(), rows = call.out(0).count();
   same_size("sum_squares", "g", g.count(), rows * columns);
   const norm::SquaresArgs args{g.as<const float>(), call.out(0).as<float>(), rows, columns, columns % 4 == 0 && wide({g.data})};
-  start(call, "sum_squares_f32", row_grid(rows), &args);
+  start(call, "sum_squares_f32", row_grid(rows, columns), &args);
 }
 void add(const Call& call) {
   same_size("norm_add", "total", call.inout(0).count(), 2);

@@ -135,7 +135,7 @@ void forward(const Call& call) {
   same_size("rms_norm", "y", y.count(), rows * h);
   // Rows follow one another: all are aligned where the first is and h is a multiple of eight.
   const rms_norm::NormArgs args{x.data, w.data, y.data, call.out(1).as<float>(), rows, h, call.attr(0), 1.0 / static_cast<double>(h), h % 8 == 0 && wide({x.data, w.data, y.data})};
-  start(call, KernelName("rms_norm", x.dtype, w.dtype), row_grid(rows), &args);
+  start(call, KernelName("rms_norm", x.dtype, w.dtype), row_grid(rows, h), &args);
 }
 
 void backward(const Call& call) {
@@ -151,7 +151,7 @@ void backward(const Call& call) {
   start(call, KernelName("rms_norm_sum", x.dtype), {ceil_div(h, 256), gpu::token_chunks(first, rows)}, &sum);
   start(call, "rms_norm_close", {ceil_div(h, 256)}, &sum.sum);
   const rms_norm::BackwardArgs args{x.data, w.data, dy.data, rstd, dx.data, rows, h, 1.0 / static_cast<double>(h), h % 8 == 0 && wide({x.data, w.data, dy.data, dx.data})};
-  start(call, KernelName("rms_norm_backward", x.dtype, w.dtype), row_grid(rows), &args);
+  start(call, KernelName("rms_norm_backward", x.dtype, w.dtype), row_grid(rows, h), &args);
 }
 
 std::size_t workspace(const Call& call) { return static_cast<std::size_t>(gpu::token_chunks(call.integer(0), call.in(2).count()) * call.in(1).count()) * sizeof(float); }
