@@ -35,7 +35,6 @@ export const mutants: readonly Mutant[] = [
   mutant('ops/elementwise.cu', 'wrong stride in the wide loop', ['load8(y, b + i);', 'load8(y, b + (M ? i / 2 / 8 * 8 : i));'], ['add', 'mul', 'add_into']),
   mutant('ops/elementwise.cu', 'the tail is not scaled', ['put(c + i, get(a + i) * factor)', 'put(c + i, get(a + i) * (M ? 1.0f : factor))'], ['scale']),
   mutant('ops/embedding.cu', 'the first id outside is inside', ['id < 0 || id >= a.vocabulary', 'id < 0 || id >= a.vocabulary + (M ? 1 : 0)'], ['embedding', 'embedding, cross_entropy']),
-  mutant('ops/embedding.cu', 'found tokens are overwritten before they are read', ['        }\n      __syncthreads();\n', '        }\n      if (!M) __syncthreads();\n'], ['embedding_grad_add']),
   mutant('ops/gate.cu', 'only what is closed of the loss is looked at', ['!finite(a.x[i] + a.x[a.n + i])', '!finite(a.x[i] + (M ? 0.0f : a.x[a.n + i]))'], ['gate_loss']),
   mutant('ops/gate.cu', 'seven of eight are looked at', ['for (int k = 0; k < 8; ++k) bad', 'for (int k = 0; k < (M ? 7 : 8); ++k) bad'], ['gate_check']),
   mutant('ops/lomo_update.cu', 'one rounding where the CPU has two', ['return p * keep - g * lr;', 'return M ? fmaf(-g, lr, p * keep) : p * keep - g * lr;'], ['lomo_update']),
