@@ -1,5 +1,6 @@
 // This package's addon: what it says about itself and its GPU, and where it is.
 import { fileURLToPath } from 'node:url';
+import { LomoError } from '@lomo/tensor';
 import { loadAddon } from '@lomo/tensor/addon';
 import type { Counters as SharedCounters, Library, NativeVerbs } from '@lomo/tensor/addon';
 
@@ -112,7 +113,15 @@ export interface Addon {
 /** Folder of this package, from src/ as from dist/. */
 export const packageFolder = fileURLToPath(new URL('..', import.meta.url));
 
-/** Loads the addon: the file at `path`, if given. Loading opens nothing of CUDA. Throws MissingAddon with every place tried. */
+const advice = 'npx lomo-cuda build (needs cmake, ninja, a C++20 compiler and nvcc 13, which npx lomo-cuda nvcc brings)';
+
+/** Loads the addon: the file at `path`, if given. Loading opens nothing of CUDA. Throws MissingAddon with every place tried, StaleAddon where it was built from older sources. */
 export function loadCudaAddon(path?: string): Addon {
-  return loadAddon({ name: '@lomo/cuda', folder: packageFolder, file: 'lomo_cuda.node', advice: 'npx lomo-cuda build (needs cmake, ninja, a C++20 compiler and nvcc 13, which npx lomo-cuda nvcc brings)', ...(path === undefined ? {} : { path }) });
+  const addon = loadAddon<Partial<Addon>>({ name: '@lomo/cuda', folder: packageFolder, file: 'lomo_cuda.node', advice, ...(path === undefined ? {} : { path }) });
+  if (isWhole(addon)) return addon;
+  throw new LomoError('StaleAddon', `${path ?? "@lomo/cuda's addon"} was built from older sources than this package's. Compile it again: ${advice}`);
+}
+
+function isWhole(addon: Partial<Addon>): addon is Addon {
+  return [addon.NativeBackend, addon.KernelTable, addon.survey, addon.memory, addon.occupancy].every((entry) => typeof entry === 'function') && typeof addon.kernels === 'string';
 }

@@ -1,4 +1,5 @@
 // What a user meets where CUDA is not there, or not as it should be: typed errors that say what to do. No process ends.
+import { fileURLToPath } from 'node:url';
 import { afterEach, expect, test } from 'vitest';
 import { isLomoError } from '@lomo/tensor';
 import { cuda } from '../src/index.ts';
@@ -42,6 +43,12 @@ test('a driver too old, no device, an old GPU, a device that is not there', () =
   expect(failure({ device: 2 })).toMatchObject({ code: 'BadOption', message: expect.stringMatching(/device 2 is not one of the 2 GPUs/) as string });
   process.env['LOMO_DOUBLE_CAPABILITY'] = '75';
   expect(failure({})).toMatchObject({ code: 'WrongArchitecture', message: expect.stringMatching(/sm_75; .* sm_80/) as string });
+});
+
+test('an addon that was built from older sources', () => {
+  // Any other addon stands for it: it loads, and has not what this package asks for.
+  const addon = fileURLToPath(new URL('../../cpu/build/Release/lomo_cpu.node', import.meta.url));
+  expect(failure({ addon })).toMatchObject({ code: 'StaleAddon', message: expect.stringMatching(/lomo_cpu\.node was built from older sources.*Compile it again: npx lomo-cuda build/) as string });
 });
 
 test('cuBLASLt missing, or another library in its place', () => {

@@ -55,6 +55,7 @@ const packages: Readonly<Record<string, string>> = {
   DriverTooOld: 'apt: nvidia-driver-580 or newer',
   MissingLibrary: 'pip: nvidia-cublas (CUDA 13); apt: libcublas-13-0',
   MissingAddon: 'npx lomo-cuda nvcc, then npx lomo-cuda build',
+  StaleAddon: 'npx lomo-cuda build',
   MissingDeviceCode: 'npx lomo-cuda nvcc (pip: nvidia-cuda-nvcc), then npx lomo-cuda build',
   MissingBackend: 'npm: @lomo/cuda',
 };
