@@ -13,6 +13,8 @@ const here = dirname(fileURLToPath(import.meta.url));
 const bench = dirname(here);
 const root = dirname(bench);
 const cuda = join(root, 'packages', 'cuda');
+/** Its tokenizers run in processes of their own, whose programs lie beside the bundle. */
+const tokenizer = join(root, 'packages', 'data', 'src', 'tokenizer');
 const mebibyte = 2 ** 20;
 const most = 48 * mebibyte;
 /** First bytes of a fatbin: an addon without any was built for the double. */
@@ -44,7 +46,7 @@ if (!readFileSync(addon).includes(fatbin)) stop(`${addon} has no device code: bu
 const work = mkdtempSync(join(tmpdir(), 'lomo-carry-'));
 try {
   await build({
-    config: false, silent: true, entry: { gpu: join(bench, 'src', 'gpu', 'cli.ts'), gpu_process: join(bench, 'src', 'gpu', 'gpu_process.ts') }, outDir: work, format: ['esm'], outExtension: () => ({ js: '.js' }), target: 'node20',
+    config: false, silent: true, entry: { gpu: join(bench, 'src', 'gpu', 'cli.ts'), gpu_process: join(bench, 'src', 'gpu', 'gpu_process.ts'), engine: join(tokenizer, 'engine.js'), worker: join(tokenizer, 'worker.js') }, outDir: work, format: ['esm'], outExtension: () => ({ js: '.js' }), target: 'node20',
     splitting: false, noExternal: [/.*/], esbuildOptions: (options) => void (options.conditions = ['@lomo/source', 'module', 'node']),
   });
   writeFileSync(join(work, 'package.json'), '{ "type": "module" }\n');
