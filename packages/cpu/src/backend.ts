@@ -1,11 +1,10 @@
 // The CPU backend: the verbs of @lomo/tensor over the native addon.
-import { hostWindow, LomoError } from '@lomo/tensor';
+import { LomoError } from '@lomo/tensor';
 import type { BackendTraits, Event, Memory, Place, Queue, Stopwatch } from '@lomo/tensor';
-import { AddonBackend, AddonMemory, guarded } from '@lomo/tensor/addon';
+import { AddonBackend, AddonStopwatch, HostMemory } from '@lomo/tensor/addon';
 import type { Counters, Library } from '@lomo/tensor/addon';
 import { loadCpuAddon } from './native.ts';
 import type { NativeBackend } from './native.ts';
-import { CpuStopwatch } from './stopwatch.ts';
 import { availableCores } from './threads.ts';
 
 /** Instruction sets the kernels are compiled for; 'portable' runs anywhere. */
@@ -22,18 +21,6 @@ export interface CpuOptions {
   readonly oneDnn?: string;
   /** Path of a lomo_cpu.node built elsewhere, instead of this package's. */
   readonly addon?: string;
-}
-
-/** Memory of the host itself: its bytes can be seen. */
-class CpuMemory extends AddonMemory {
-  private readonly windows: (ArrayBuffer | undefined)[] = [];
-
-  host(offset: number, bytes: number): Uint8Array {
-    const window = Math.floor(offset / hostWindow);
-    const from = window * hostWindow;
-    const buffer = (this.windows[window] ??= guarded(() => this.native.view(this.id, from, Math.min(hostWindow, this.bytes - from)))!);
-    return new Uint8Array(buffer, offset - from, bytes);
-  }
 }
 
 /** The native CPU backend. All four queues are one first-in first-out queue, worked off by one thread and its OpenMP team. */
@@ -58,12 +45,12 @@ export class CpuBackend extends AddonBackend<NativeBackend> {
     this.threads = facts.threads;
     this.isa = facts.isa;
     this.libraries = facts.libraries;
-    this.stopwatch = new CpuStopwatch(this.native);
+    this.stopwatch = new AddonStopwatch(this.native);
   }
 
   override memory(place: Place, bytes: number): Memory {
     const { id } = super.memory(place, bytes);
-    return new CpuMemory(this.native, place, bytes, id);
+    return new HostMemory(this.native, place, bytes, id);
   }
 
   /** Nothing to do: every queue is the same one here, so what is enqueued later runs later. */

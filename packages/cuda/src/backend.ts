@@ -1,14 +1,15 @@
 // The CUDA backend: the verbs of @lomo/tensor over the native addon.
-import { isLomoError, LomoError } from '@lomo/tensor';
-import type { Event, Memory, Place, Queue } from '@lomo/tensor';
+import { isLomoError, LomoError, sizeOf } from '@lomo/tensor';
+import type { BackendTraits, Event, Memory, Place, Queue, Region, Stopwatch } from '@lomo/tensor';
 import type { Library } from '@lomo/tensor/addon';
-import { AddonBackend, guarded, queueIndex } from '@lomo/tensor/addon';
+import { AddonBackend, AddonStopwatch, HostMemory, guarded, queueIndex, translate } from '@lomo/tensor/addon';
+import { chooser, mismatch } from './algorithms.ts';
+import type { Algorithms, ProductAlgorithm } from './algorithms.ts';
 import { Communicator, isPlace } from './communicator.ts';
 import type { CommunicatorOptions } from './communicator.ts';
 import { driverMemory, heldBy } from './machine.ts';
 import { loadCudaAddon } from './native.ts';
 import type { Addon, Counters, DriverMemory, Facts, NativeBackend } from './native.ts';
-import { cudaTraits } from './table.ts';
 
 export interface CudaOptions {
   /** Which GPU of those the driver sees, from 0; 0 unless given. */
@@ -27,14 +28,21 @@ export interface CudaOptions {
   readonly folders?: readonly string[];
   /** Path of a lomo_cuda.node built elsewhere, instead of this package's. */
   readonly addon?: string;
+  /** What `algorithms()` said in an earlier run, so that products have the same bits. Discarded where library or GPU differ: `discarded`. */
+  readonly algorithms?: Algorithms;
+  /** A profiler's injection library, which it names in NVTX_INJECTION64_PATH: ranges named as the ops are. Nothing is opened without. */
+  readonly nvtx?: string;
 }
 
 /** The native CUDA backend: one GPU, four streams, one thread that feeds them. */
 export class CudaBackend extends AddonBackend<NativeBackend> {
   readonly name = 'cuda';
-  readonly traits = cudaTraits;
+  readonly traits: BackendTraits;
   /** The GPU, and what was opened at run time. */
   readonly facts: Facts;
+  readonly stopwatch: Stopwatch;
+  /** Why the given algorithms were not taken, as a line to print; null where they were, or none were given. */
+  readonly discarded: string | null;
   private readonly options: CudaOptions;
   private readonly addon: Addon;
 
@@ -46,16 +54,22 @@ export class CudaBackend extends AddonBackend<NativeBackend> {
     const device = options.device ?? 0;
     if (!Number.isInteger(device) || device < 0) throw new LomoError('BadOption', `cuda: device is ${device}; GPUs are counted from 0`);
     const addon = loadCudaAddon(options.addon);
-    super((packet) => new addon.NativeBackend(packet, { device, driver: options.driver ?? '', cublasLt: options.cublasLt ?? '', nccl: options.nccl ?? '', folders: options.folders ?? [] }), options.debug);
+    super((packet) => new addon.NativeBackend(packet, { device, driver: options.driver ?? '', cublasLt: options.cublasLt ?? '', nccl: options.nccl ?? '', folders: options.folders ?? [], nvtx: options.nvtx ?? '' }), options.debug);
     this.addon = addon;
+    this.traits = { chunk: addon.chunk };
     this.facts = this.native.facts();
     this.options = options;
+    this.stopwatch = new AddonStopwatch(this.native);
+    const { algorithms } = options;
+    this.discarded = algorithms === undefined ? null : mismatch(algorithms, chooser(this.facts));
+    if (algorithms !== undefined && this.discarded === null) guarded(() => this.native.adopt(algorithms.products));
   }
 
   /** Throws OutOfMemory; MemoryHeld, which names the processes that hold it where NVML shows them; BadSize. */
   override memory(place: Place, bytes: number): Memory {
     try {
-      return super.memory(place, bytes);
+      const memory = super.memory(place, bytes);
+      return place === 'pinned' ? new HostMemory(this.native, place, bytes, memory.id) : memory;
     } catch (error) {
       if (!isLomoError(error, 'MemoryHeld')) throw error;
       throw new LomoError(error.code, `${error.message}. It is held ${heldBy(this.options)}`, error.details, error);
@@ -66,6 +80,28 @@ export class CudaBackend extends AddonBackend<NativeBackend> {
   driverMemory(): DriverMemory {
     this.live();
     return driverMemory(this.options);
+  }
+
+  /** Which algorithms multiply, so far: data for the `algorithms` of a later backend. */
+  algorithms(): Algorithms {
+    this.live();
+    return { ...chooser(this.facts), products: this.native.algorithms() as readonly ProductAlgorithm[] };
+  }
+
+  /**
+   * Measures, in `scratch`, the candidates for every product that `workspace` was asked about (a dry step asks for all of its own) and that
+   * has no algorithm yet; resolves to all that are chosen then. Before the first step: an algorithm that has been used stays. Without, the
+   * library's first suggestion is taken. Waits for the GPU; allocates nothing on it. Rejects with CublasError.
+   */
+  async tune(scratch: Region): Promise<Algorithms> {
+    this.live();
+    const bytes = scratch.shape.reduce((product, n) => product * n, sizeOf(scratch.dtype));
+    try {
+      await this.native.tune(scratch.memory.id, scratch.offset, bytes);
+    } catch (error) {
+      throw translate(error, 'tune');
+    }
+    return this.algorithms();
   }
 
   wait(queue: Queue, event: Event): void {

@@ -17,13 +17,13 @@ export interface Facts {
   /** What the kernels are compiled for, as 'sm_80 sm_90 compute_90'; empty in a build for the host double. */
   readonly kernels: string;
   readonly libraries: readonly Library[];
-  /** Times the executor's thread has waited for the GPU so far. */
+  /** Times the thread that feeds the queues has waited for the GPU so far. */
   readonly waits: number;
 }
 
 /** Counts since the backend was made. */
 export interface Counters extends SharedCounters {
-  /** Times the executor's thread waited for the GPU: for reads, and where writes outran 16 MiB of staging. */
+  /** Times the thread that feeds the queues waited for the GPU: where writes outran 16 MiB of staging, or reads as much. */
   readonly waits: number;
 }
 
@@ -82,6 +82,7 @@ export interface NativeOptions {
   readonly cublasLt: string;
   readonly nccl: string;
   readonly folders: readonly string[];
+  readonly nvtx: string;
 }
 
 /** The kernel table of the addon: constants alone. */
@@ -96,6 +97,8 @@ export interface NativePlace {
 
 /** What the addon exports. */
 export interface Addon {
+  /** Tokens per partial sum in every sum over tokens: the kernels' constant. */
+  readonly chunk: number;
   readonly NativeBackend: new (packet: Float64Array, options: NativeOptions) => NativeBackend;
   readonly KernelTable: new (packet: Float64Array) => NativeTable;
   /** What the kernels are compiled for, as 'sm_80 sm_90 compute_90'; empty in a build for the host double. */

@@ -6,9 +6,6 @@ import type { NativeVerbs } from '@lomo/tensor/addon';
 import { loadCudaAddon } from './native.ts';
 import type { Addon } from './native.ts';
 
-/** The backend's own sizes, with a GPU as without. */
-export const cudaTraits: BackendTraits = { chunk: 512 };
-
 function refuse(): never {
   throw new LomoError('NoDevice', 'cuda: this backend only plans: it answers for kernels and workspaces, and has neither a GPU nor memory; cuda() makes one that runs');
 }
@@ -24,19 +21,20 @@ function planningVerbs(addon: Addon, packet: Float64Array): NativeVerbs {
     reserved: () => 0,
     stop: () => {},
     close: () => Promise.resolve(),
-    reserve: refuse, release: refuse, view: refuse, launch: refuse, copy: refuse, wait: refuse, write: refuse, read: refuse, counters: refuse, time: refuse, timed: refuse, drain: refuse,
+    reserve: refuse, release: refuse, view: refuse, launch: refuse, copy: refuse, wait: refuse, reached: refuse, tune: refuse, algorithms: refuse, adopt: refuse, write: refuse, read: refuse, counters: refuse, time: refuse, timed: refuse, drain: refuse,
   };
 }
 
 /** Kernels and workspaces as a GPU would have them, nothing else: every other verb throws NoDevice. A plan made with it is the plan of a run. */
 export class CudaTable extends AddonBackend<NativeVerbs> {
   readonly name = 'cuda';
-  readonly traits = cudaTraits;
+  readonly traits: BackendTraits;
 
   /** Throws MissingAddon. Opens nothing of CUDA. */
   constructor(options: { readonly addon?: string } = {}) {
     const addon = loadCudaAddon(options.addon);
     super((packet) => planningVerbs(addon, packet));
+    this.traits = { chunk: addon.chunk };
   }
 
   wait(): never {

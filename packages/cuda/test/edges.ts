@@ -21,9 +21,9 @@ export const edgeOps: readonly Op[] = [
   // In f32 the many small squares would be lost beside the large one.
   withSample(sumSquaresOp, (random) => ({ ins: [{ shape: [2, 4000], dtype: 'f32', values: Float64Array.from({ length: 8000 }, (_, i) => (i % 256 === 0 && i % 4000 < 256 ? 4096 : 0.35 + 0.1 * random.uniform())) }], attributes: {} })),
   withSample(updateTotalOp, (random) => ({ ins: [{ ...real(random, [210, 8], 'f32'), values: random.normal(1680).map(Math.abs) }], inouts: [{ shape: [8, 2], dtype: 'f32', values: new Float64Array(16) }], attributes: {} })),
-  // Three chunks of 512 tokens; the tile begins in the middle.
-  withSample(weightGradOp, (random) => ({ ins: [real(random, [1100, 7]), real(random, [1100, 3])], outs: ['f32'], attributes: { row: 2 } })),
-  withSample(weightGradAddOp, (random) => ({ ins: [real(random, [1100, 7]), real(random, [1100, 3])], inouts: [real(random, [4, 3], 'f32')], attributes: { row: 2 } })),
+  // Three chunks of tokens; the tile begins in the middle.
+  withSample(weightGradOp, (random) => ({ ins: [real(random, [2100, 7]), real(random, [2100, 3])], outs: ['f32'], attributes: { row: 2 } })),
+  withSample(weightGradAddOp, (random) => ({ ins: [real(random, [2100, 7]), real(random, [2100, 3])], inouts: [real(random, [4, 3], 'f32')], attributes: { row: 2 } })),
   // More pairs than a block holds angles of.
   withSample(ropeOp, (random) => ({ ins: [real(random, [3, 2, 606]), ids([0, 7, 4000]), { shape: [300], dtype: 'f32', values: Float64Array.from({ length: 300 }, (_, j) => Math.fround(10000 ** (-j / 300))) }], attributes: { scale: 1, inverse: 0 } })),
   withSample(rmsNormOp, (random) => ({ ins: [{ ...real(random, [3, 1000]), dtype: 'activation' }, real(random, [1000])], attributes: { eps: 0.5 } })),

@@ -1,5 +1,5 @@
-// embedding_grad_add: an id's sum is one of chunks of 512 tokens, ascending, whoever else is there, however the tokens are split at
-// multiples of 512, wherever the tile's rows begin; frequent ids too, which many warps add.
+// embedding_grad_add: an id's sum is one of chunks of tokens, ascending, whoever else is there, however the tokens are split at
+// multiples of a chunk, wherever the tile's rows begin; frequent ids too, which many warps add.
 import { fromBf16, toBf16 } from '@lomo/tensor';
 import type { DType, Region } from '@lomo/tensor';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -14,7 +14,8 @@ afterAll(() => backend[Symbol.asyncDispose]());
 
 const fround = Math.fround;
 const draw = (i: number): number => fround((((i * 2654435761) >>> 0) / 2 ** 32 - 0.5) * 3);
-const [tokens, rows, row] = [1300, 300, 7];
+const chunk = 1024;
+const [tokens, rows, row] = [2 * chunk + 276, 300, 7];
 // Two fifths are one id, a tenth another; the others lie anywhere, outside the tile too.
 const ids = Int32Array.from({ length: tokens }, (_, t) => (t % 5 < 2 ? 10 : t % 10 === 4 ? 306 : Math.floor(((t * 40503) % 997) / 2.4)));
 
@@ -24,13 +25,14 @@ test.each([
   { dtype: 'f32', h: 36 },
   { dtype: 'bf16', h: 132 },
 ] as const)('$dtype rows of $h: the same bits in any split', async ({ dtype, h }) => {
+  expect(backend.traits.chunk).toBe(chunk);
   const value = (i: number): number => (dtype === 'f32' ? draw(i) : fromBf16(toBf16(draw(i))));
   const dy = Float32Array.from({ length: tokens * h }, (_, i) => value(i));
   const before = Float32Array.from({ length: rows * h }, (_, i) => draw(3 * i + 1));
   const want = before.slice();
   for (let r = 0; r < rows; r++) {
-    for (let chunk = 0; chunk * 512 < tokens; chunk++) {
-      const mine = Array.from({ length: Math.min(512, tokens - 512 * chunk) }, (_, i) => 512 * chunk + i).filter((t) => ids[t] === row + r);
+    for (let from = 0; from < tokens; from += chunk) {
+      const mine = Array.from({ length: Math.min(chunk, tokens - from) }, (_, i) => from + i).filter((t) => ids[t] === row + r);
       if (mine.length === 0) continue;
       for (let j = 0; j < h; j++) want[r * h + j] = fround(want[r * h + j]! + mine.slice(1).reduce((sum, t) => fround(sum + dy[t * h + j]!), dy[mine[0]! * h + j]!));
     }
@@ -38,12 +40,12 @@ test.each([
   const size = dtype === 'f32' ? 4 : 2;
   const memory = backend.memory('device', 1 << 21);
   const at = (offset: number, shape: readonly number[], type: DType): Region => ({ memory, offset, shape, dtype: type });
-  const [allIds, g] = [at(0, [tokens], 'i32'), at(8192, [rows, h], 'f32')];
+  const [allIds, g] = [at(0, [tokens], 'i32'), at(16384, [rows, h], 'f32')];
   const allDy = at(1 << 18, [tokens, h], dtype);
   backend.write(allIds, ids);
   backend.write(allDy, dtype === 'f32' ? dy : Uint16Array.from(dy, toBf16));
   const kernel = backend.kernel('embedding_grad_add', { ins: ['i32', dtype], inouts: ['f32'], outs: [] })!;
-  for (const split of [[tokens], [512, 788], [1024, 276], [512, 512, 276]]) {
+  for (const split of [[tokens], [chunk, chunk + 276], [2 * chunk, 276], [chunk, chunk, 276]]) {
     backend.write(g, before);
     let start = 0;
     for (const count of split) {

@@ -18,7 +18,7 @@ afterEach(() => {
 test('the table has the kernels of a backend, with the same workspaces to the byte, for every sample of every op', async () => {
   const backend = double();
   const table = cudaTable({ addon: onDouble.addon! });
-  expect(table.traits).toBe(backend.traits);
+  expect(table.traits).toEqual(backend.traits);
   const memory = { place: 'device', bytes: 0, id: 0, free: () => {} } as const;
   let [launches, scratch] = [0, 0];
   for (const op of [...tensorOps, ...optimOps]) {

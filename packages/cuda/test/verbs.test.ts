@@ -98,7 +98,7 @@ describe('queues', () => {
   });
 });
 
-test('a launch after warm-up allocates nothing, and a step without reads never waits for the GPU', async () => {
+test('a launch after warm-up allocates nothing, and the thread that feeds the queues never waits for the GPU, not for a read either', async () => {
   const step = (): void => {
     for (let i = 0; i < 40; i++) {
       backend.write(a(), new Float32Array(16).fill(i));
@@ -115,7 +115,7 @@ test('a launch after warm-up allocates nothing, and a step without reads never w
   const after = backend.counters();
   expect(after.launches - before.launches).toBe(40);
   expect(after.allocations - before.allocations).toBe(0);
-  expect(after.waits - before.waits).toBe(1);
+  expect(after.waits - before.waits).toBe(0);
 });
 
 test('what a kernel finds wrong rejects the next read and every later verb', async () => {
@@ -134,7 +134,7 @@ test('a lost context is a StickyDeviceError that says what to do; the process go
   const script = `
     const addon = require(${JSON.stringify(onDouble.addon)});
     const packet = new Float64Array(10 + 8 * 16 + 16);
-    const b = new addon.NativeBackend(packet, { device: 0, driver: ${JSON.stringify(onDouble.driver)}, cublasLt: ${JSON.stringify(onDouble.cublasLt)}, folders: [] });
+    const b = new addon.NativeBackend(packet, { device: 0, driver: ${JSON.stringify(onDouble.driver)}, cublasLt: ${JSON.stringify(onDouble.cublasLt)}, folders: [], nvtx: '' });
     const m = b.reserve(0, 256), k = b.find('scale', [0, 0], 1, 0);
     packet.set([k, 1, 0, 1, 1, 0, 0, -1, 0, 0, m, 0, 0, 1, 4, 1, 1, 1, m, 128, 0, 1, 4, 1, 1, 1, 2]);
     b.launch();

@@ -108,10 +108,15 @@ export class Program {
     this.work = (options.schedule ?? breadthFirst)(input);
     checkSchedule(this.work, input);
     this.residency = options.residency ?? null;
-    this.offload = options.offload === undefined ? null : new Carrier(device, options.offload);
+    this.offload = options.offload === undefined ? null : new Carrier(device, options.offload, 'offload');
     const boundaries = this.offload === null ? [] : absentBoundaries(this.work, model.stages.length).map((away, s) => away && !this.keeps(s));
     this.absences = { weights: this.residency?.streamed ?? [], boundaries };
     this.actions = this.actionsOf({ first: true, last: true, writes: true });
+  }
+
+  /** Bytes of pinned memory reserved so far beside the arena, for what comes and goes. */
+  get pinned(): number {
+    return (this.residency?.pinned ?? 0) + (this.offload?.pinned ?? 0);
   }
 
   /** What one pass does, in order. */

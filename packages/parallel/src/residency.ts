@@ -94,6 +94,11 @@ export class Residency implements Residence {
     return { read: this.carrier.fetched, written: this.carrier.put };
   }
 
+  /** Bytes of pinned memory that they pass through. */
+  get pinned(): number {
+    return this.carrier.pinned;
+  }
+
   /** The stage that `p` comes and goes with; undefined where it stays. */
   stageOf(p: Parameter): number | undefined {
     return this.stageByParameter.get(p);

@@ -1,5 +1,5 @@
 // A backend whose verbs are a native addon's: what backends on different devices have in common, which is nearly all.
-import { LomoError } from '../src/index.ts';
+import { hostWindow, LomoError } from '../src/index.ts';
 import type { Backend, BackendTraits, Event, Kernel, KernelSignature, Memory, Operands, Place, Queue, Region } from '../src/index.ts';
 import type { NativeVerbs } from './native.ts';
 import { guarded, translate } from './native.ts';
@@ -16,6 +16,18 @@ export class AddonMemory implements Memory {
 
   free(): void {
     guarded(() => this.native.release(this.id));
+  }
+}
+
+/** Memory whose bytes this process sees. */
+export class HostMemory extends AddonMemory {
+  private readonly windows: (ArrayBuffer | undefined)[] = [];
+
+  host(offset: number, bytes: number): Uint8Array {
+    const window = Math.floor(offset / hostWindow);
+    const from = window * hostWindow;
+    const buffer = (this.windows[window] ??= guarded(() => this.native.view(this.id, from, Math.min(hostWindow, this.bytes - from)))!);
+    return new Uint8Array(buffer, offset - from, bytes);
   }
 }
 
@@ -120,6 +132,15 @@ export abstract class AddonBackend<N extends NativeVerbs> implements Backend {
       return await this.native.read(from.memory.id, from.offset, bytesOf(from));
     } catch (error) {
       throw translate(error, 'read', `${from.dtype}[${from.shape.join(', ')}]`);
+    }
+  }
+
+  async reached(event: Event): Promise<void> {
+    this.live();
+    try {
+      await this.native.reached(queueIndex[event.queue], event.ticket);
+    } catch (error) {
+      throw translate(error, 'reached');
     }
   }
 

@@ -35,6 +35,13 @@ export interface NativeVerbs {
   wait(queue: number, other: number, ticket: number): void;
   write(memory: number, offset: number, bytes: Uint8Array): void;
   read(memory: number, offset: number, bytes: number): Promise<ArrayBuffer>;
+  /** Once the queue's work up to the ticket is done. */
+  reached(queue: number, ticket: number): Promise<void>;
+  /** Measures what the device chooses by measurement, in that scratch. */
+  tune(memory: number, offset: number, bytes: number): Promise<void>;
+  /** What it chose so far, null where it chooses nothing; and what it chose in an earlier run. */
+  algorithms(): unknown;
+  adopt(chosen: unknown): void;
   reserved(): number;
   counters(): Counters;
   /** Commands are timed from now on; milliseconds count from this call. */

@@ -113,6 +113,11 @@ export interface Backend extends AsyncDisposable {
   write(to: Region, from: ArrayBufferView): void;
   /** The bytes of `from` after all work enqueued so far on the compute queue. */
   read(from: Region): Promise<ArrayBuffer>;
+  /**
+   * Resolves once the work up to `event` is done, of its own queue only. Needed where the host cannot see device memory: weights and
+   * boundaries come and go through pinned memory on queues of their own.
+   */
+  reached?(event: Event): Promise<void>;
   /** Bytes reserved by this backend's memories now. */
   reserved(): number;
   /** Where the backend can tell when it did what; traces are made of it. */

@@ -20,8 +20,9 @@ export class PlannedProgram {
     const { device } = this.program;
     const expectedMilliseconds = (1000 * (this.plan.flops.get('step') ?? 0)) / assumedRates.flops;
     const result = await underPlan(device, this.plan, { name: 'step', body: () => this.program.run({ expectedMilliseconds, ...input }) });
-    if (device.backend.reserved() !== this.plan.extent) {
-      throw new LomoError('PlanMismatch', `the backend has reserved ${device.backend.reserved()} bytes, the plan says ${this.plan.extent}`);
+    const reserved = device.backend.reserved() - this.program.pinned;
+    if (reserved !== this.plan.extent) {
+      throw new LomoError('PlanMismatch', `the backend has reserved ${reserved} bytes, the plan says ${this.plan.extent}`);
     }
     this.proven = true;
     return result;

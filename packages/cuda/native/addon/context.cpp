@@ -24,27 +24,32 @@ void Functions::load(const std::string& gpu) {
   }
 }
 
-cu::Function Functions::find(std::string_view name) {
-  const auto known = found_.find(name);
-  if (known != found_.end()) return known->second;
-  std::string text(name);
-  for (const cu::Module m : modules_) {
+cu::Function Functions::find(std::string_view name, unsigned shared) {
+  auto known = found_.find(name);
+  if (known == found_.end()) {
+    const std::string text(name);
     cu::Function f = nullptr;
-    const cu::Result r = driver_.module_function(&f, m, text.c_str());
-    if (r == cu::not_found) continue;
-    driver_.check(r, "cuModuleGetFunction");
-    found_.emplace(std::move(text), f);
-    return f;
+    for (std::size_t i = 0; i < modules_.size() && f == nullptr; ++i) {
+      const cu::Result r = driver_.module_function(&f, modules_[i], text.c_str());
+      if (r == cu::not_found) f = nullptr;
+      else driver_.check(r, "cuModuleGetFunction");
+    }
+    if (f == nullptr) throw Error("MissingKernel", "cuda: the device code has no kernel " + text + ": build @lomo/cuda again");
+    known = found_.emplace(text, Found{f}).first;
   }
-  throw Error("MissingKernel", "cuda: the device code has no kernel " + text + ": build @lomo/cuda again");
+  Found& found = known->second;
+  if (shared > found.shared) {
+    driver_.check(driver_.function_set(found.function, cu::function_max_dynamic_shared, static_cast<int>(shared)), "cuFuncSetAttribute");
+    found.shared = shared;
+  }
+  return found.function;
 }
 
 void start(const Call& call, const char* kernel, const Grid& grid, const void* args) {
   if (grid.blocks == 0 || grid.rows == 0) return;
   Context& c = *call.context;
   if (grid.blocks > 0x7fffffff || grid.rows > 65535) throw Error("BadShape", std::string(kernel) + ": a grid of " + std::to_string(grid.blocks) + " x " + std::to_string(grid.rows) + " blocks is more than a GPU takes");
-  const cu::Function f = c.functions.find(kernel);
-  if (grid.shared > 48 * 1024) c.driver.check(c.driver.function_set(f, cu::function_max_dynamic_shared, static_cast<int>(grid.shared)), "cuFuncSetAttribute");
+  const cu::Function f = c.functions.find(kernel, grid.shared);
   void* parameters[] = {const_cast<void*>(args)};
   c.driver.check(c.driver.launch(f, static_cast<unsigned>(grid.blocks), static_cast<unsigned>(grid.rows), 1, grid.threads, 1, 1, grid.shared, c.stream, parameters, nullptr), kernel);
   ++c.launches;

@@ -21,8 +21,8 @@ class Functions {
   ~Functions();
   // Loads the addon's device code into the current context. Throws MissingDeviceCode or WrongArchitecture, naming `gpu`.
   void load(const std::string& gpu);
-  // Throws MissingKernel.
-  cu::Function find(std::string_view name);
+  // The kernel, allowed that many dynamic bytes of shared memory. Throws MissingKernel.
+  cu::Function find(std::string_view name, unsigned shared);
 
  private:
   struct Hash : std::hash<std::string_view> {
@@ -30,7 +30,11 @@ class Functions {
   };
   const Driver& driver_;
   std::vector<cu::Module> modules_;
-  std::unordered_map<std::string, cu::Function, Hash, std::equal_to<>> found_;
+  struct Found {
+    cu::Function function = nullptr;
+    unsigned shared = 48 * 1024;  // dynamic bytes it may take by now
+  };
+  std::unordered_map<std::string, Found, Hash, std::equal_to<>> found_;
 };
 
 struct Context {
@@ -41,6 +45,7 @@ struct Context {
   Communicators communicators;
   std::int32_t* fault = nullptr;  // device, i32 [8]
   std::uint64_t launches = 0;
+  int architecture = 0;  // 90 is sm_90
 
   // `cublas` and `nccl` are paths, or empty.
   Context(const Driver& d, const std::string& cublas, const std::string& nccl, const std::vector<std::string>& folders)

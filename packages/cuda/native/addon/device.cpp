@@ -34,7 +34,8 @@ std::string gib(double bytes) {
 
 const KernelSet& CudaDevice::kernels() const { return kernel_set; }
 
-CudaDevice::CudaDevice(const Napi::Object& options) : driver_(text(options, "driver")), ordinal_(options.Get("device").As<Napi::Number>().Int32Value()) {
+CudaDevice::CudaDevice(const Napi::Object& options)
+    : driver_(text(options, "driver")), ordinal_(options.Get("device").As<Napi::Number>().Int32Value()), transfers_(driver_), nvtx_(text(options, "nvtx")) {
   if (ordinal_ < 0 || ordinal_ >= driver_.devices())
     throw Error("BadOption", "cuda: device " + std::to_string(ordinal_) + " is not one of the " + std::to_string(driver_.devices()) + " GPUs that the driver sees, counted from 0");
   driver_.check(driver_.device_get(&device_, ordinal_), "cuDeviceGet");
@@ -47,8 +48,10 @@ CudaDevice::CudaDevice(const Napi::Object& options) : driver_(text(options, "dri
   driver_.check(driver_.device_attribute(&multiprocessors_, cu::multiprocessors, device_), "cuDeviceGetAttribute");
   driver_.check(driver_.device_memory(&memory_, device_), "cuDeviceTotalMem_v2");
   gpu_ = "sm_" + std::to_string(major) + std::to_string(minor);
+  const int architecture = 10 * major + minor;
   if (major < 8) throw Error("WrongArchitecture", "cuda: " + name_ + " is " + gpu_ + "; lomo's kernels need sm_80 (Ampere) or newer");
   context_ = std::make_unique<Context>(driver_, text(options, "cublasLt"), text(options, "nccl"), list(options, "folders"));
+  context_->architecture = architecture;
   driver_.check(driver_.context_retain(&handle_, device_), "cuDevicePrimaryCtxRetain");
   try {
     open();
@@ -65,20 +68,12 @@ void CudaDevice::open() {
     driver_.check(driver_.stream_create(&q.stream, cu::stream_non_blocking), "cuStreamCreate");
     for (cu::Event& e : q.events) driver_.check(driver_.event_create(&e, cu::event_no_timing), "cuEventCreate");
   }
-  for (Slot& s : slots_) {
-    void* data = nullptr;
-    driver_.check(driver_.host_allocate(&data, slot_bytes, cu::host_portable), "cuMemHostAlloc");
-    s.data = static_cast<char*>(data);
-    driver_.check(driver_.event_create(&s.done, cu::event_no_timing | cu::event_blocking_sync), "cuEventCreate");
-  }
-  void* fault = nullptr;
-  driver_.check(driver_.host_allocate(&fault, 64, cu::host_portable), "cuMemHostAlloc");
-  fault_copy_ = static_cast<std::int32_t*>(fault);
   cu::Address cell = 0;
   driver_.check(driver_.memory_allocate(&cell, 64), "cuMemAlloc_v2");
   context_->fault = reinterpret_cast<std::int32_t*>(cell);
   driver_.check(driver_.memset8(cell, 0, 64, queues_[0].stream), "cuMemsetD8Async");
   driver_.check(driver_.stream_synchronize(queues_[0].stream), "cuStreamSynchronize");
+  transfers_.open(handle_, context_->fault);
   context_->products.open();
 }
 
@@ -91,11 +86,11 @@ void CudaDevice::shut() {
   context_->communicators.close();  // first: work that waits for other ranks would never end
   driver_.context_synchronize();
   if (context_->fault != nullptr) driver_.memory_free(address(context_->fault));
-  if (fault_copy_ != nullptr) driver_.host_free(fault_copy_);
-  for (Slot& s : slots_) {
-    if (s.done != nullptr) driver_.event_destroy(s.done);
-    if (s.data != nullptr) driver_.host_free(s.data);
-  }
+  transfers_.close();
+  for (const auto& pair : pairs_)
+    for (const cu::Event e : pair)
+      if (e != nullptr) driver_.event_destroy(e);
+  pairs_.clear();
   for (Queue& q : queues_) {
     for (const cu::Event e : q.events)
       if (e != nullptr) driver_.event_destroy(e);
@@ -113,7 +108,7 @@ Napi::Value CudaDevice::facts(Napi::Env env) const {
   o.Set("multiprocessors", multiprocessors_);
   o.Set("memory", static_cast<double>(memory_));
   o.Set("kernels", architectures);
-  o.Set("waits", static_cast<double>(waits_.load()));
+  o.Set("waits", static_cast<double>(transfers_.waits()));
   auto libraries = Napi::Array::New(env, 2);
   const auto add = [&](std::uint32_t i, const char* name, const std::string& version, const std::string& path) {
     auto entry = Napi::Object::New(env);
@@ -126,6 +121,32 @@ Napi::Value CudaDevice::facts(Napi::Env env) const {
   add(1, "cuBLASLt", context_->products.version(), context_->products.path());
   o.Set("libraries", libraries);
   return o;
+}
+
+Napi::Value CudaDevice::algorithms(Napi::Env env) const {
+  const auto choices = context_->products.choices().list();
+  auto all = Napi::Array::New(env, choices.size());
+  for (std::uint32_t i = 0; i < choices.size(); ++i) {
+    auto o = Napi::Object::New(env);
+    o.Set("product", choices[i].product);
+    o.Set("algorithm", choices[i].algorithm);
+    o.Set("microseconds", choices[i].microseconds);
+    o.Set("candidates", choices[i].candidates);
+    auto rows = Napi::Array::New(env);
+    for (std::uint32_t r = 0; r < choices[i].not_for.size(); ++r) rows.Set(r, static_cast<double>(choices[i].not_for[r]));
+    o.Set("notFor", rows);
+    all.Set(i, o);
+  }
+  return all;
+}
+
+void CudaDevice::adopt(const Napi::Array& choices) {
+  std::vector<Recorded> read;
+  for (std::uint32_t i = 0; i < choices.Length(); ++i) {
+    const auto one = choices.Get(i).As<Napi::Object>();
+    read.push_back({text(one, "product"), text(one, "algorithm"), 0, 0, {}});
+  }
+  context_->products.choices().adopt(read);
 }
 
 Reservation CudaDevice::reserve(std::int32_t place, double bytes, std::size_t reserved) {
@@ -173,84 +194,40 @@ void CudaDevice::release(const Reservation& r) {
 
 std::size_t CudaDevice::workspace(const Kernel& kernel, const Call& call) { return kernel.workspace == nullptr ? 0 : kernel.workspace(call); }
 
-void CudaDevice::begin() { driver_.context_set(handle_); }
+void CudaDevice::begin(Transfers::Answer answer) {
+  driver_.context_set(handle_);
+  transfers_.start(std::move(answer), [this] { context_->communicators.check(); });
+}
 
 void CudaDevice::run(Command& c) {
   context_->communicators.check();
   context_->stream = queues_[c.queue].stream;
   queues_[c.queue].last = c.ticket;
-  c.kernel->run(c.call);
+  nvtx_.push(c.kernel->name);
+  try {
+    c.kernel->run(c.call);
+  } catch (...) {
+    nvtx_.pop();
+    throw;
+  }
+  nvtx_.pop();
   if (!c.check) return;
   driver_.check(driver_.stream_synchronize(context_->stream), c.kernel->name);
   std::int32_t fault[8];
-  read(fault, context_->fault, sizeof fault);
+  transfers_.read_now(fault, context_->fault, sizeof fault, queues_[0].stream);
   refuse_nan(c.call);
 }
 
 void CudaDevice::move(Command& c) {
-  queues_[c.queue].last = c.ticket;
-  if (c.bytes == 0 && c.kind != CommandKind::read) return;
+  Queue& q = queues_[c.queue];
+  q.last = c.ticket;
   switch (c.kind) {
-    case CommandKind::write: return write(c.to, c.staging.data.get(), c.bytes);
-    case CommandKind::read: return read(c.to, c.from, c.bytes);
+    case CommandKind::write: return transfers_.write(c.to, c.staging.data.get(), c.bytes, q.stream);
+    case CommandKind::read: return transfers_.read(c.to, c.from, c.bytes, q.stream);
     default:
-      driver_.check(driver_.copy(address(c.to), address(c.from), c.bytes, queues_[c.queue].stream), "cuMemcpyAsync");
+      if (c.bytes > 0) driver_.check(driver_.copy(address(c.to), address(c.from), c.bytes, q.stream), "cuMemcpyAsync");
       record(c.queue);  // somebody will wait for exactly this
   }
-}
-
-void CudaDevice::await(Slot& s) {
-  if (!s.recorded) return;
-  ++waits_;
-  driver_.check(driver_.event_synchronize(s.done), "cuEventSynchronize");
-  s.recorded = false;
-}
-
-// Writes lie one behind the other in a slot; only a full ring of slots makes anybody wait.
-char* CudaDevice::place_for(std::size_t bytes) {
-  if (write_fill_ + bytes > slot_bytes) {
-    Slot& full = slots_[write_slot_];
-    driver_.check(driver_.event_record(full.done, queues_[0].stream), "cuEventRecord");
-    full.recorded = true;
-    write_slot_ = (write_slot_ + 1) % write_slots;
-    write_fill_ = 0;
-    await(slots_[write_slot_]);
-  }
-  char* at = slots_[write_slot_].data + write_fill_;
-  write_fill_ += (bytes + 255) / 256 * 256;
-  return at;
-}
-
-void CudaDevice::write(void* to, const std::byte* from, std::size_t bytes) {
-  for (std::size_t at = 0; at < bytes; at += slot_bytes) {
-    const std::size_t n = std::min(slot_bytes, bytes - at);
-    char* pinned = place_for(n);
-    std::memcpy(pinned, from + at, n);
-    driver_.check(driver_.copy(address(static_cast<char*>(to) + at), address(pinned), n, queues_[0].stream), "cuMemcpyAsync");
-  }
-}
-
-// The next piece is on its way while one is copied out.
-void CudaDevice::read(void* to, const void* from, std::size_t bytes) {
-  const cu::Stream stream = queues_[0].stream;
-  driver_.check(driver_.copy(address(fault_copy_), address(context_->fault), 32, stream), "cuMemcpyAsync");
-  const std::size_t pieces = (bytes + slot_bytes - 1) / slot_bytes;
-  for (std::size_t i = 0; i <= pieces; ++i) {
-    if (i < pieces || pieces == 0) {
-      Slot& s = slots_[write_slots + i % 2];
-      const std::size_t at = i * slot_bytes, n = pieces == 0 ? 0 : std::min(slot_bytes, bytes - at);
-      if (n > 0) driver_.check(driver_.copy(address(s.data), address(static_cast<const char*>(from) + at), n, stream), "cuMemcpyAsync");
-      driver_.check(driver_.event_record(s.done, stream), "cuEventRecord");
-      s.recorded = true;
-    }
-    if (i == 0 && pieces > 0) continue;
-    const std::size_t before = pieces == 0 ? 0 : i - 1;
-    Slot& s = slots_[write_slots + before % 2];
-    await(s);
-    context_->communicators.check();  // what was waited for may have been given up
-    if (pieces > 0) std::memcpy(static_cast<char*>(to) + before * slot_bytes, s.data, std::min(slot_bytes, bytes - before * slot_bytes));
-  }
-  refuse_fault(fault_copy_);
 }
 
 void CudaDevice::record(int queue) {
@@ -260,20 +237,38 @@ void CudaDevice::record(int queue) {
   q.tickets[at] = q.last;
 }
 
-void CudaDevice::wait(Command& c) {
-  if (c.queue == c.other) return;
-  Queue& q = queues_[c.other];
-  // The earliest recorded point that covers the ticket; where there is none, this one does.
-  const auto covering = [&]() -> const cu::Event* {
+// The earliest recorded point that covers the ticket; where there is none, this one does.
+cu::Event CudaDevice::covering(int queue, std::uint64_t until) {
+  Queue& q = queues_[queue];
+  const auto find = [&]() -> cu::Event {
     for (std::uint64_t i = q.recorded > marks ? q.recorded - marks : 0; i < q.recorded; ++i)
-      if (q.tickets[i % marks] >= c.until) return &q.events[i % marks];
+      if (q.tickets[i % marks] >= until) return q.events[i % marks];
     return nullptr;
   };
-  if (covering() == nullptr) {
-    if (q.last < c.until) throw Error("BadEvent", "cuda: a queue waits for an event of a queue that never had it");
-    record(c.other);
-  }
-  driver_.check(driver_.stream_wait(queues_[c.queue].stream, *covering(), 0), "cuStreamWaitEvent");
+  if (const cu::Event known = find(); known != nullptr) return known;
+  if (q.last < until) throw Error("BadEvent", "cuda: a queue waits for an event of a queue that never had it");
+  record(queue);
+  return find();
+}
+
+void CudaDevice::wait(Command& c) {
+  if (c.queue != c.other) driver_.check(driver_.stream_wait(queues_[c.queue].stream, covering(c.other, c.until), 0), "cuStreamWaitEvent");
+}
+
+void CudaDevice::reach(Command& c) { transfers_.after(covering(c.other, c.until)); }
+
+void CudaDevice::tune(Command& c) {
+  for (const Queue& q : queues_) driver_.check(driver_.stream_synchronize(q.stream), "cuStreamSynchronize");
+  context_->products.choices().tune(driver_, queues_[0].stream, c.to, c.bytes);
+}
+
+std::unique_ptr<CudaDevice::Watch> CudaDevice::watch(std::size_t capacity) {
+  driver_.check(driver_.context_set(handle_), "cuCtxSetCurrent");
+  return std::make_unique<Watch>(*this, capacity);
+}
+
+cu::Stream CudaDevice::timed(const Command& c) const {
+  return c.kind == CommandKind::launch || c.kind == CommandKind::copy || c.kind == CommandKind::write || c.kind == CommandKind::read ? queues_[c.queue].stream : nullptr;
 }
 
 void CudaDevice::finish() {
@@ -281,25 +276,12 @@ void CudaDevice::finish() {
   context_->communicators.check();
 }
 
-void CudaDevice::refuse_fault(const std::int32_t* f) const {
-  const auto number = [](std::int32_t x) { return std::to_string(x); };
-  switch (f[0]) {
-    case no_fault: return;
-    case bad_id: throw Error("BadId", "embedding: id " + number(f[1]) + " at token " + number(f[2]) + " is outside [0, " + number(f[3]) + "); does the tokenizer belong to this model?");
-    case bad_target: throw Error("BadId", "cross_entropy: target " + number(f[1]) + " in row " + number(f[2]) + " is outside the vocabulary of " + number(f[3]));
-    case cache_full: throw Error("CacheFull", "cache_write: rows " + number(f[1]) + " to " + number(f[1] + f[2]) + " do not fit a cache of " + number(f[3]));
-    case bad_segments: throw Error("BadSegments", "attention: segment " + number(f[1]) + " is rows " + number(f[2]) + " to " + number(f[3]) + " of q and rows " + number(f[4]) + " to " +
-                                     number(f[5]) + " of k; segments go upwards, lie inside q and k, and have at most max_q = " + number(f[6]) + " queries and max_k = " + number(f[7]) + " keys");
-    default: throw Error("NativeError", "cuda: a kernel reports the unknown fault " + number(f[0]));
-  }
-}
-
 void CudaDevice::refuse_nan(const Call& call) {
   for (std::int32_t i = call.ins; i < call.ins + call.inouts + call.outs; ++i) {
     const Operand& o = call.operands[i];
     if (o.dtype == DType::i32 || o.dtype == DType::u8) continue;
     std::vector<unsigned char> bytes(o.bytes());
-    read(bytes.data(), o.data, bytes.size());
+    transfers_.read_now(bytes.data(), o.data, bytes.size(), queues_[0].stream);
     bool nan = false;
     for (std::int64_t e = 0; e < o.count() && !nan; ++e) {
       if (o.dtype == DType::f32) {

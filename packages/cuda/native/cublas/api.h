@@ -30,7 +30,8 @@ constexpr Status success = 0, not_supported = 15;
 constexpr int type_f32 = 0, type_f16 = 2, type_bf16 = 14;
 constexpr int compute_f32 = 68;  // no tf32
 constexpr int operation_transpose_a = 3, operation_transpose_b = 4;
-constexpr int preference_workspace = 1, preference_alignment_a = 5, preference_alignment_b = 6, preference_alignment_c = 7, preference_alignment_d = 8;
+constexpr int configuration_split = 2, configuration_reduction = 3;  // of an algorithm
+constexpr int preference_workspace = 1, preference_reductions = 3, preference_alignment_a = 5, preference_alignment_b = 6, preference_alignment_c = 7, preference_alignment_d = 8;
 
 #define LOMO_CUBLAS_ENTRIES(X)                                                                                                         \
   X(Status, create, "cublasLtCreate", (Handle*))                                                                                       \
@@ -45,6 +46,8 @@ constexpr int preference_workspace = 1, preference_alignment_a = 5, preference_a
   X(Status, preference_destroy, "cublasLtMatmulPreferenceDestroy", (Preference))                                                       \
   X(Status, preference_set, "cublasLtMatmulPreferenceSetAttribute", (Preference, int, const void*, std::size_t))                       \
   X(Status, heuristic, "cublasLtMatmulAlgoGetHeuristic", (Handle, Operation, Layout, Layout, Layout, Layout, Preference, int, Heuristic*, int*)) \
+  X(Status, algorithm_check, "cublasLtMatmulAlgoCheck", (Handle, Operation, Layout, Layout, Layout, Layout, const Algorithm*, Heuristic*))    \
+  X(Status, algorithm_get, "cublasLtMatmulAlgoConfigGetAttribute", (const Algorithm*, int, void*, std::size_t, std::size_t*))             \
   X(Status, matmul, "cublasLtMatmul", (Handle, Operation, const void*, const void*, Layout, const void*, Layout, const void*, const void*, Layout, void*, Layout, const Algorithm*, void*, std::size_t, cu::Stream))
 
 // The entries, filled by whoever opens the library.

@@ -2,12 +2,14 @@
 // LOMO_DOUBLE_SEED: the fibers' schedule; LOMO_DOUBLE_EAGER: see world.h; LOMO_DOUBLE_FAIL: the kernel that fails, or KERNEL:N, from its
 // N-th launch on; LOMO_DOUBLE_MEMORY: MiB of the 'GPU'; LOMO_DOUBLE_CONTEXT: MiB that a context takes; LOMO_DOUBLE_REFUSE: MiB from which on
 // an allocation is refused, whatever is free; LOMO_DOUBLE_NO_CODE: no module is for this GPU.
+// LOMO_DOUBLE_HOLD: whoever waits for an event waits until it is unset;
 // LOMO_DOUBLE_VERSION, LOMO_DOUBLE_DEVICES, LOMO_DOUBLE_CAPABILITY, LOMO_DOUBLE_HELD (MiB): what a test wants to meet.
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
+#include <thread>
 #include <vector>
 
 #include "double/world.h"
@@ -63,6 +65,7 @@ void advance(cu::Stream s, std::uint64_t position) {
   while (s->done < position && world().lost == cu::success) {
     s->running = true;
     bool over = true;
+    spend(1e-3);
     try {
       over = s->work.front()();
     } catch (const std::exception& e) {
@@ -74,6 +77,8 @@ void advance(cu::Stream s, std::uint64_t position) {
     ++s->done;
   }
 }
+
+void spend(double milliseconds) { world().clock += milliseconds; }
 
 void await(std::unique_lock<std::recursive_mutex>& lock, cu::Stream s, std::uint64_t position) {
   // Somebody else may destroy it while this thread waits.
@@ -307,9 +312,10 @@ EXPORT cuStreamWaitEvent(Stream s, Event e, unsigned) {
     });
   return settle();
 }
-EXPORT cuEventCreate(Event* e, unsigned) {
+EXPORT cuEventCreate(Event* e, unsigned flags) {
   ENTER;
   auto made = std::make_unique<EventHandle>();
+  made->timed = (flags & event_no_timing) == 0;
   *e = made.get();
   world().events[*e] = std::move(made);
   return success;
@@ -322,7 +328,18 @@ EXPORT cuEventRecord(Event e, Stream s) {
   ENTER;
   if (known(s) == nullptr || world().events.count(e) == 0) return invalid_value;
   e->stream = s;
+  if (e->timed) {
+    e->at = std::make_shared<double>(-1);
+    twin::enqueue(s, [at = e->at] { *at = world().clock; });
+  }
   e->position = s->enqueued;
+  return settle();
+}
+EXPORT cuEventElapsedTime(float* milliseconds, Event from, Event to) {
+  ENTER;
+  if (world().events.count(from) == 0 || world().events.count(to) == 0 || from->at == nullptr || to->at == nullptr) return invalid_value;
+  if (*from->at < 0 || *to->at < 0) return not_ready;
+  *milliseconds = static_cast<float>(*to->at - *from->at);
   return success;
 }
 EXPORT cuEventQuery(Event e) {
@@ -332,6 +349,7 @@ EXPORT cuEventQuery(Event e) {
   return s == nullptr || s->done >= e->position ? success : not_ready;
 }
 EXPORT cuEventSynchronize(Event e) {
+  while (twin::setting("LOMO_DOUBLE_HOLD", 0) != 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   ENTER;
   if (world().events.count(e) == 0) return invalid_value;
   if (StreamHandle* s = known(e->stream); s != nullptr) twin::await(lock, s, e->position);

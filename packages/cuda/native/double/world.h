@@ -30,6 +30,8 @@ struct StreamHandle {
 struct EventHandle {
   StreamHandle* stream = nullptr;  // null: never recorded, hence done
   std::uint64_t position = 0;
+  bool timed = false;
+  std::shared_ptr<double> at;  // the double's clock when the last record was reached; null before
 };
 struct ModuleHandle {};
 struct FunctionHandle {
@@ -58,11 +60,14 @@ struct World {
   int retained = 0;
   cu::Result lost = cu::success;  // sticky
   std::string why;
+  double clock = 0;  // milliseconds: what the work done so far costs on the 'GPU'
   std::uint64_t launches = 0, named_launches = 0;  // named: of the kernel that LOMO_DOUBLE_FAIL names
   unsigned streams_made = 0;
 };
 World& world();
 
+// Adds to the clock, within work: a piece takes a microsecond, and what it spends.
+void spend(double milliseconds);
 // Adds work to a stream. Work that throws loses the context.
 void enqueue(cu::Stream stream, std::function<void()> work);
 void enqueue_until(cu::Stream stream, std::function<bool()> work);

@@ -73,6 +73,7 @@ constexpr int function_max_dynamic_shared = 8;
   X(event_record, "cuEventRecord", (Event, Stream))                                                                               \
   X(event_query, "cuEventQuery", (Event))                                                                                         \
   X(event_synchronize, "cuEventSynchronize", (Event))                                                                             \
+  X(event_elapsed, "cuEventElapsedTime", (float*, Event, Event))                                                                  \
   X(module_load, "cuModuleLoadData", (Module*, const void*))                                                                      \
   X(module_unload, "cuModuleUnload", (Module))                                                                                    \
   X(module_function, "cuModuleGetFunction", (Function*, Module, const char*))                                                     \

@@ -1,4 +1,4 @@
-// The one order of sums over tokens: chunks of 512 global rows, ascending, with (closed chunks, open chunk) carried in sums [2, n].
+// The one order of sums over tokens: chunks of token_chunk global rows, ascending, with (closed chunks, open chunk) carried in sums [2, n].
 // Chunks are independent of one another, so they are summed side by side into a workspace [chunks, n] and then closed one after another.
 #pragma once
 
@@ -6,7 +6,9 @@
 
 namespace lomo::gpu {
 
-constexpr std::int64_t token_chunk = 512;
+// The backend's chunk, which plans and traits print. Long enough that a product over one chunk is worth its start and its pass over dW,
+// short enough that sums of columns have chunks to go side by side, and no longer than the micro-batches that are usual.
+constexpr std::int64_t token_chunk = 1024;
 
 // Chunks that rows start .. start + rows of the step lie in.
 constexpr std::int64_t token_chunks(std::int64_t start, std::int64_t rows) {

@@ -1,6 +1,6 @@
-// embedding_grad_add: tokens are sorted by id, then each id adds its tokens' rows of dy to its row of g. A row's sum is one of chunks of 512
+// embedding_grad_add: tokens are sorted by id, then each id adds its tokens' rows of dy to its row of g. A row's sum is one of chunks of
 // tokens of the call, ascending, each summed from its first token on: the bits of an id do not depend on the others, nor on a split of the
-// tokens at multiples of 512. An id of up to 64 tokens is one block's work; of more, many blocks' and warps', a warp a chunk at a time.
+// tokens at multiples of token_chunk. An id of up to 64 tokens is one block's work; of more, many blocks' and warps', a warp a chunk at a time.
 #include "gpu/sort.h"
 #include "gpu/storage.h"
 #include "gpu/token_sum.h"

@@ -92,10 +92,28 @@ Way way_of(const Call& call, const Operand& c, bool add) {
   w.through_f32 = p.in == DType::f32 && p.out != DType::f32;
   w.widened = b.dtype == DType::f16;
   w.panel = w.widened ? std::min(p.n, std::max<std::int64_t>(64, widened_most / std::max<std::int64_t>(p.k, 1) / 64 * 64)) : p.n;
-  w.at_c = product_workspace(p.m, p.n);
+  w.at_c = product_workspace;
   w.at_weight = w.at_c + (w.through_f32 ? rounded(p.m * p.n) : 0);
   w.bytes = w.at_weight + (w.widened ? rounded(w.panel * p.k) : 0);
   return w;
+}
+
+// The product of columns `from` on, as it is given to the library.
+Product part_of(const Way& w, std::int64_t from) {
+  Product part = w.product;
+  if (w.through_f32) part.out = DType::f32;
+  part.n = std::min(w.panel, w.product.n - from);
+  if (w.widened) part.ldb = part.tb ? part.k : part.n;
+  return part;
+}
+
+// Scratch of a launch; where only the shapes are asked about, the products they mean are expected.
+std::size_t plan(const Call& call, const Operand& c, bool add) {
+  const Way w = way_of(call, c, add);
+  const Product& p = w.product;
+  if (call.context != nullptr && call.in(0).data == nullptr && p.m > 0 && p.n > 0 && p.k > 0)
+    for (std::int64_t from = 0; from < p.n; from += w.panel) call.context->products.choices().expect({part_of(w, from), part_of(w, from).wide()});
+  return w.bytes;
 }
 
 void run(const Call& call, const Operand& c, bool add) {
@@ -110,27 +128,25 @@ void run(const Call& call, const Operand& c, bool add) {
   else if (!w.add && p.k == 0) zero_on_device(call, to, static_cast<std::size_t>(p.m * p.n) * size_of(p.out));
   const std::int64_t n = p.n, ldb = p.ldb;
   for (std::int64_t from = 0; p.k > 0 && from < n; from += w.panel) {
-    Product part = p;
-    part.n = std::min(w.panel, n - from);
+    const Product part = part_of(w, from);
     const Operand& b = call.in(1);
     const void* weight = static_cast<const char*>(b.data) + from * (p.tb ? ldb : 1) * static_cast<std::int64_t>(size_of(b.dtype));
     if (w.widened) {
       const std::int64_t rows = p.tb ? part.n : p.k, columns = p.tb ? p.k : part.n;
       convert_rows(call, weight, DType::f16, ldb, scratch + w.at_weight, DType::f32, columns, rows, columns);
       weight = scratch + w.at_weight;
-      part.ldb = columns;
     }
     void* columns_of_c = static_cast<char*>(to) + from * static_cast<std::int64_t>(size_of(p.out));
     const float beta = w.add || w.bias ? 1.0f : 0.0f;
-    call.context->products.run(part, {call.in(0).data, weight, columns_of_c, static_cast<float>(call.attr(2)), beta, scratch, w.at_c}, call.context->stream);
+    call.context->products.run(part, {call.in(0).data, weight, columns_of_c, static_cast<float>(call.attr(2)), beta, scratch}, call.context->stream);
   }
   if (w.through_f32) convert_rows(call, to, DType::f32, n, c.data, c.dtype, n, p.m, n);
 }
 
 void run_matmul(const Call& call) { run(call, call.out(0), false); }
 void run_matmul_add(const Call& call) { run(call, call.inout(0), true); }
-std::size_t matmul_workspace(const Call& call) { return way_of(call, call.out(0), false).bytes; }
-std::size_t matmul_add_workspace(const Call& call) { return way_of(call, call.inout(0), true).bytes; }
+std::size_t matmul_workspace(const Call& call) { return plan(call, call.out(0), false); }
+std::size_t matmul_add_workspace(const Call& call) { return plan(call, call.inout(0), true); }
 
 }  // namespace
 

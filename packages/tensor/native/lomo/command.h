@@ -12,7 +12,7 @@
 
 namespace lomo {
 
-enum class CommandKind : std::uint8_t { launch, copy, write, read, free, close, wait };
+enum class CommandKind : std::uint8_t { launch, copy, write, read, free, close, wait, reach, tune };
 
 // Memory of a backend as its device gave it.
 struct Reservation {
@@ -38,17 +38,17 @@ struct Command {
   Call call;
   Operand operands[max_operands];
   double attributes[max_attributes] = {};
-  // copy, write, read
+  // copy, write, read; tune: scratch
   void* to = nullptr;
   const void* from = nullptr;
   std::size_t bytes = 0;
   Staging staging;
-  // read, close: who waits, and whether the executor was poisoned by then
+  // read, close, reach, tune: who waits, and whether the executor was poisoned by then
   bool failed = false;
   void* tag = nullptr;
   // free
   Reservation reservation;
-  // wait: for the work of queue `other` up to ticket `until`
+  // wait, reach: for the work of queue `other` up to ticket `until`
   std::int32_t other = 0;
   std::uint64_t until = 0;
 };
@@ -74,7 +74,7 @@ inline std::string spell_operands(const Call& call) {
 }
 
 inline Failure describe(const Command& c, const Error& e) {
-  constexpr const char* verbs[] = {"launch", "copy", "write", "read", "free", "close", "wait"};
+  constexpr const char* verbs[] = {"launch", "copy", "write", "read", "free", "close", "wait", "reach", "tune"};
   Failure f{e.code(), e.text(), e.file(), verbs[static_cast<int>(c.kind)], "", e.line()};
   if (c.kind == CommandKind::launch) {
     f.op = c.kernel->name;

@@ -16,17 +16,24 @@
 #include <vector>
 
 #include "lomo/command.h"
+#include "lomo/staging.h"
 #include "lomo/stopwatch.h"
 
 namespace lomo {
 
 // D is the device: begin() on the executor's thread before anything else; run(Command&) for a launch; copy(to, from, bytes, kind) for
 // copies, writes and reads, or move(Command&) where the queue matters; release(Reservation) for frees; wait(Command&) where queues run
-// apart; finish() after which all work given so far is done.
+// apart; finish() after which all work given so far is done. A device whose work outlives its commands has begin(Answer) instead, and
+// keep(Command*): it takes the command that somebody waits for and hands it to Answer, from any thread, when its work is done, in order.
+// A device with its own kind of stopwatch has watch(capacity), which makes one.
 template <class D>
 class Executor {
  public:
-  // `notify` is called from the executor's thread after a command that somebody waits for was put aside for `completed`.
+  using Watch = typename StopwatchOf<D>::type;
+  // A kept command, with what went wrong, or null.
+  using Answer = std::function<void(Command*, const Error*)>;
+
+  // `notify` is called after a command that somebody waits for was put aside for `completed`, from the thread that did it.
   Executor(D& device, std::function<void()> notify) : device_(device), notify_(std::move(notify)), thread_([this] { loop(); }) {}
   ~Executor() { stop(); }
   Executor(const Executor&) = delete;
@@ -46,27 +53,11 @@ class Executor {
   // Bytes that outlive the caller's; recycled once the command that carries them is done.
   Staging stage(const void* from, std::size_t bytes) {
     reclaim();
-    Staging s;
-    for (std::size_t i = 0; i < staged_.size() && s.data == nullptr; ++i) {
-      if (staged_[i].capacity < bytes || staged_[i].capacity > 4 * bytes + 4096) continue;
-      s = std::move(staged_[i]);
-      staged_.erase(staged_.begin() + static_cast<std::ptrdiff_t>(i));
-      cached_ -= s.capacity;
-    }
-    Demand* demand = demand_for(bytes);
-    if (demand != nullptr) ++demand->used;
-    if (s.data == nullptr) {
-      s = make(bytes);
-      if (demand != nullptr) ++demand->made;
-    }
-    std::memcpy(s.data.get(), from, bytes);
-    return s;
+    return staging_.stage(from, bytes);
   }
 
   // A write that found nothing to wait for: the next time it may have to be staged.
-  void unstaged(std::size_t bytes) {
-    if (Demand* demand = demand_for(bytes); demand != nullptr) ++demand->used;
-  }
+  void unstaged(std::size_t bytes) { staging_.unstaged(bytes); }
 
   // Enqueues and returns the command's ticket: 1, 2, ...
   std::uint64_t push(Command* node) {
@@ -88,19 +79,13 @@ class Executor {
   void rest() {
     while (nodes_ < std::min<std::uint64_t>(burst_, most_nodes)) grow();
     burst_ = 0;
-    for (Demand& demand : demands_) {
-      for (; demand.made < demand.used && cached_ + demand.bytes <= cached_limit; ++demand.made) {
-        staged_.push_back(make(demand.bytes));
-        cached_ += demand.bytes;
-      }
-      demand.used = 0;
-    }
+    staging_.rest();
   }
 
   bool idle() const { return finished_.load(std::memory_order_acquire) == pushed_; }
   bool poisoned() const { return poisoned_.load(std::memory_order_acquire); }
   const Failure& failure() const { return failure_; }  // once poisoned
-  std::uint64_t allocations() const { return allocations_; }
+  std::uint64_t allocations() const { return allocations_ + staging_.allocations(); }
 
   // Blocks until everything pushed so far is done.
   void drain() {
@@ -114,14 +99,18 @@ class Executor {
   void time(std::size_t capacity) {
     if (stopwatch_ != nullptr) throw Error("StopwatchRunning", "the stopwatch is running: stop it first");
     ++allocations_;
-    stopwatch_ = std::make_unique<Stopwatch>(capacity);
+    if constexpr (requires { device_.watch(capacity); }) stopwatch_ = device_.watch(capacity);
+    else stopwatch_ = std::make_unique<Watch>(capacity);
     timing_.store(stopwatch_.get(), std::memory_order_release);
   }
 
   // Blocks until everything pushed so far is done, then hands the stopwatch over; null where none is running.
-  std::unique_ptr<Stopwatch> timed() {
+  std::unique_ptr<Watch> timed() {
     drain();
     timing_.store(nullptr, std::memory_order_release);
+    if constexpr (requires { stopwatch_->settle(); }) {
+      if (stopwatch_ != nullptr) stopwatch_->settle();
+    }
     return std::move(stopwatch_);
   }
 
@@ -144,35 +133,7 @@ class Executor {
 
  private:
   static constexpr int chunk_nodes = 128;
-  static constexpr std::size_t cached_limit = std::size_t{16} << 20;
-
   static constexpr std::uint64_t most_nodes = 1 << 15;
-  static constexpr std::size_t small_bytes = std::size_t{1} << 20;
-  static constexpr std::size_t most_sizes = 64;
-
-  // How many writes of one size lay between two reads, and how many buffers there are for them.
-  struct Demand {
-    std::size_t bytes = 0;
-    std::uint64_t used = 0, made = 0;
-  };
-
-  Staging make(std::size_t bytes) {
-    ++allocations_;
-    Staging s;
-    s.capacity = bytes;
-    s.data = std::make_unique_for_overwrite<std::byte[]>(bytes);
-    return s;
-  }
-
-  // Null for sizes that no step repeats: large ones, and those beyond a fixed count.
-  Demand* demand_for(std::size_t bytes) {
-    if (bytes > small_bytes) return nullptr;
-    for (Demand& demand : demands_) {
-      if (demand.bytes == bytes) return &demand;
-    }
-    if (demands_.size() == most_sizes) return nullptr;
-    return &demands_.emplace_back(Demand{bytes, 0, 0});
-  }
 
   void grow() {
     ++allocations_;
@@ -189,20 +150,15 @@ class Executor {
     }
     while (node != nullptr) {
       Command* next = node->next;
-      if (node->staging.data != nullptr) {
-        if (cached_ + node->staging.capacity <= cached_limit) {
-          cached_ += node->staging.capacity;
-          staged_.push_back(std::move(node->staging));
-        }
-        node->staging = {};
-      }
+      staging_.give_back(std::exchange(node->staging, {}));
       give_back(node);
       node = next;
     }
   }
 
   void loop() {
-    device_.begin();
+    if constexpr (requires(Command* c) { device_.keep(c); }) device_.begin([this](Command* c, const Error* e) { answer(c, e); });
+    else device_.begin();
     Command* node = nullptr;
     for (;;) {
       {
@@ -220,16 +176,35 @@ class Executor {
         first_ = node->next;
         if (first_ == nullptr) last_ = nullptr;
       }
-      if (Stopwatch* stopwatch = timing_.load(std::memory_order_acquire); stopwatch != nullptr) {
-        const std::int64_t start = monotonic_now();
+      if (Watch* stopwatch = timing_.load(std::memory_order_acquire); stopwatch != nullptr) {
+        stopwatch->begin(*node);
         perform(*node);
-        stopwatch->lap(*node, start);
+        stopwatch->end(*node);
       } else {
         perform(*node);
       }
-      node->failed = poisoned_.load(std::memory_order_relaxed);
-      if (node->tag != nullptr) hand_over(std::exchange(node, nullptr));
+      if (node->tag == nullptr) continue;
+      if constexpr (requires { device_.keep(node); }) keep(std::exchange(node, nullptr));
+      else hand_over(std::exchange(node, nullptr));
     }
+  }
+
+  // The queue goes on; the device answers when it is done.
+  void keep(Command* node) {
+    const std::uint64_t ticket = node->ticket;
+    device_.keep(node);
+    const std::lock_guard lock(mutex_);
+    finish(ticket);
+  }
+
+  void answer(Command* node, const Error* e) {
+    if (e != nullptr) poison(*node, *e);
+    node->failed = poisoned_.load(std::memory_order_acquire);
+    {
+      const std::lock_guard lock(mutex_);
+      put_aside(node);
+    }
+    notify_();
   }
 
   void retire(Command* node) {
@@ -238,14 +213,19 @@ class Executor {
   }
 
   void hand_over(Command* node) {
+    node->failed = poisoned_.load(std::memory_order_relaxed);
     {
       const std::lock_guard lock(mutex_);
-      node->next = nullptr;
-      (done_last_ == nullptr ? done_first_ : done_last_->next) = node;
-      done_last_ = node;
+      put_aside(node);
       finish(node->ticket);
     }
     notify_();
+  }
+
+  void put_aside(Command* node) {
+    node->next = nullptr;
+    (done_last_ == nullptr ? done_first_ : done_last_->next) = node;
+    done_last_ = node;
   }
 
   void finish(std::uint64_t ticket) {
@@ -263,6 +243,12 @@ class Executor {
         case CommandKind::wait:
           if constexpr (requires { device_.wait(c); }) device_.wait(c);
           break;
+        case CommandKind::reach:
+          if constexpr (requires { device_.reach(c); }) device_.reach(c);
+          break;
+        case CommandKind::tune:
+          if constexpr (requires { device_.tune(c); }) device_.tune(c);
+          break;
         default:
           if constexpr (requires { device_.move(c); }) device_.move(c);
           else device_.copy(c.to, c.kind == CommandKind::write ? c.staging.data.get() : c.from, c.bytes, c.kind);
@@ -276,7 +262,10 @@ class Executor {
     }
   }
 
+  // The first failure stays; a device may answer with one while the queue meets another.
   void poison(const Command& c, const Error& e) {
+    const std::lock_guard lock(mutex_);
+    if (poisoned_.load(std::memory_order_relaxed)) return;
     failure_ = describe(c, e);
     poisoned_.store(true, std::memory_order_release);
   }
@@ -286,11 +275,9 @@ class Executor {
   // The owner's side.
   Command* spare_ = nullptr;
   std::vector<std::unique_ptr<Command[]>> chunks_;
-  std::vector<Staging> staged_;
-  std::size_t cached_ = 0;
-  std::vector<Demand> demands_;
+  StagingPool staging_;
   std::uint64_t pushed_ = 0, allocations_ = 0, burst_ = 0, nodes_ = 0;
-  std::unique_ptr<Stopwatch> stopwatch_;
+  std::unique_ptr<Watch> stopwatch_;
   // Shared.
   std::mutex mutex_;
   std::condition_variable arrived_, progressed_;
@@ -299,7 +286,7 @@ class Executor {
   int waiting_ = 0;
   std::atomic<std::uint64_t> finished_{0};
   std::atomic<bool> poisoned_{false};
-  std::atomic<Stopwatch*> timing_{nullptr};  // what the thread notes into, while somebody wants to know
+  std::atomic<Watch*> timing_{nullptr};  // what the thread notes into, while somebody wants to know
   Failure failure_;
   std::thread thread_;  // last: it starts when all else is there
 };

@@ -1,6 +1,8 @@
-// The verbs of a backend at the language border, for any device. Everything here runs on JavaScript's thread, except `notify`.
+// The verbs of a backend at the language border, for any device. Everything here runs on JavaScript's thread.
 // A device D adds: D(Napi::Object options), kernels(), context(), threads(), allocations(), facts(env), reserve(place, bytes),
-// release(Reservation), workspace(const Kernel&, const Call&), and what executor.h asks of it; interrupt() where its work may wait for others.
+// release(Reservation), workspace(const Kernel&, const Call&), and what executor.h asks of it. Where it has them: visible(Reservation);
+// algorithms(env) and adopt(Napi::Array) and tune(Command&), for what it chooses by measurement; interrupt() where its work may wait for
+// others; quiesce(), which ends its own threads.
 #pragma once
 
 #include <napi.h>
@@ -12,20 +14,13 @@
 #include <utility>
 #include <vector>
 
+#include "lomo/answers.h"
+#include "lomo/border.h"
 #include "lomo/executor.h"
 #include "lomo/packet.h"
 #include "lomo/views.h"
 
 namespace lomo {
-
-inline Napi::Error js_error(Napi::Env env, const Failure& f) {
-  const Napi::Error e = Napi::Error::New(env, f.text);
-  e.Set("code", f.code);
-  e.Set("at", f.file.substr(f.file.rfind('/') + 1) + ":" + std::to_string(f.line));
-  if (!f.op.empty()) e.Set("op", f.op);
-  if (!f.shapes.empty()) e.Set("shapes", f.shapes);
-  return e;
-}
 
 template <class D>
 class Verbs : public Napi::ObjectWrap<Verbs<D>> {
@@ -39,6 +34,7 @@ class Verbs : public Napi::ObjectWrap<Verbs<D>> {
                                method<&Verbs::workspace>("workspace"), method<&Verbs::copy>("copy"), method<&Verbs::wait>("wait"), method<&Verbs::write>("write"),
                                method<&Verbs::read>("read"), method<&Verbs::reserved>("reserved"), method<&Verbs::counters>("counters"),
                                method<&Verbs::facts>("facts"), method<&Verbs::time>("time"), method<&Verbs::timed>("timed"),
+                               method<&Verbs::reached>("reached"), method<&Verbs::tune>("tune"), method<&Verbs::algorithms>("algorithms"), method<&Verbs::adopt>("adopt"),
                                method<&Verbs::drain>("drain"), method<&Verbs::close>("close"), method<&Verbs::stop>("stop")});
   }
 
@@ -52,10 +48,8 @@ class Verbs : public Napi::ObjectWrap<Verbs<D>> {
       numbers_ = packet.Data();
       device_ = std::make_unique<D>(info[1].As<Napi::Object>());
       registry_ = std::make_unique<Registry>(device_->kernels());
-      if (napi_create_threadsafe_function(env, nullptr, nullptr, Napi::String::New(env, "lomo"), 0, 1, nullptr, nullptr, this, on_completed, &wake_) != napi_ok)
-        throw Error("NativeError", "Node.js refused a thread-safe function");
-      napi_unref_threadsafe_function(env, wake_);
-      executor_ = std::make_unique<Executor<D>>(*device_, [this] { napi_call_threadsafe_function(wake_, nullptr, napi_tsfn_nonblocking); });
+      answers_.open(env, [this](Napi::Env e) { complete(e); });
+      executor_ = std::make_unique<Executor<D>>(*device_, [this] { answers_.wake(); });
       // Added after the thread-safe function's own hook, hence run before it: the executor's thread ends while it still exists.
       napi_add_env_cleanup_hook(env, on_exit, this);
       return env.Undefined();
@@ -70,28 +64,12 @@ class Verbs : public Napi::ObjectWrap<Verbs<D>> {
   D& device() { return open(), *device_; }  // for what an addon exports besides the verbs
 
  private:
-  struct Waiter {
-    Napi::Promise::Deferred promise;
-    Napi::Reference<Napi::ArrayBuffer> bytes;
-  };
-
   template <Napi::Value (Verbs::*verb)(const Info&)> static auto method(const char* name) {
     return Verbs::InstanceMethod(name, &Verbs::template enter<verb>);
   }
   template <Napi::Value (Verbs::*verb)(const Info&)> Napi::Value enter(const Info& info) {
     return border(info.Env(), [&] { return (this->*verb)(info); });
   }
-  // The one place where C++ errors become JavaScript's.
-  template <class F> static Napi::Value border(Napi::Env env, F body) {
-    try {
-      return body();
-    } catch (const Error& e) {
-      throw js_error(env, {e.code(), e.text(), e.file(), "", "", e.line()});
-    } catch (const std::bad_alloc&) {
-      throw js_error(env, {"OutOfMemory", "the host has no memory left for a native structure", __FILE__, "", "", __LINE__});
-    }
-  }
-
   static double number(const Info& info, std::size_t i) { return info[i].As<Napi::Number>().DoubleValue(); }
   Napi::Value ticket(std::uint64_t t) { return Napi::Number::New(this->Env(), static_cast<double>(t)); }
   void open() const {
@@ -297,6 +275,40 @@ class Verbs : public Napi::ObjectWrap<Verbs<D>> {
     return list;
   }
 
+  // reached(queue, ticket): Promise<void>, once the work of that queue up to the ticket is done
+  Napi::Value reached(const Info& info) {
+    healthy();
+    Command* c = blank(CommandKind::reach);
+    c->other = static_cast<std::int32_t>(number(info, 0));
+    c->until = static_cast<std::uint64_t>(number(info, 1));
+    return await(c, {});
+  }
+
+  // tune(memory, offset, bytes): Promise<void>; measures what is to be chosen by measurement, in that scratch
+  Napi::Value tune(const Info& info) {
+    healthy();
+    const double bytes = number(info, 2);
+    void* scratch = memories_.locate(number(info, 0), number(info, 1), bytes);
+    Command* c = blank(CommandKind::tune);
+    c->to = scratch;
+    c->bytes = static_cast<std::size_t>(bytes);
+    return await(c, {});
+  }
+
+  // What was chosen so far, as the device says it.
+  Napi::Value algorithms(const Info& info) {
+    open();
+    if constexpr (requires { device_->algorithms(info.Env()); }) return device_->algorithms(info.Env());
+    else return info.Env().Null();
+  }
+
+  // adopt(what `algorithms` said): choices made before, from now on
+  Napi::Value adopt(const Info& info) {
+    open();
+    if constexpr (requires { device_->adopt(info[0].As<Napi::Array>()); }) device_->adopt(info[0].As<Napi::Array>());
+    return info.Env().Undefined();
+  }
+
   // Blocks until the queue is empty, then throws the failure if there is one; for debug: 'sync' and tests only.
   Napi::Value drain(const Info& info) {
     open();
@@ -331,49 +343,36 @@ class Verbs : public Napi::ObjectWrap<Verbs<D>> {
   }
 
   Napi::Value await(Command* c, Napi::Reference<Napi::ArrayBuffer> bytes) {
-    auto* waiter = new Waiter{Napi::Promise::Deferred::New(this->Env()), std::move(bytes)};
-    const Napi::Value promise = waiter->promise.Promise();
-    c->tag = waiter;
-    if (pending_++ == 0) {
-      this->Ref();
-      napi_ref_threadsafe_function(this->Env(), wake_);
-    }
+    if (answers_.pending() == 0) this->Ref();
+    const Napi::Value promise = answers_.expect(this->Env(), *c, std::move(bytes));
     executor_->push(c);
     return promise;
   }
 
-  static void on_completed(napi_env env, napi_value, void* self, void*) {
-    if (env != nullptr) static_cast<Verbs*>(self)->complete(env);
-  }
   static void on_exit(void* self) { static_cast<Verbs*>(self)->shut(); }
 
   void complete(Napi::Env env) {
     const Napi::HandleScope scope(env);
     if (executor_ == nullptr) return;
-    int answered = 0;
+    const bool waited = answers_.pending() > 0;
     bool closed = false;
     for (Command *next, *c = executor_->completed(); c != nullptr; c = next) {
       next = c->next;
-      const std::unique_ptr<Waiter> waiter(static_cast<Waiter*>(std::exchange(c->tag, nullptr)));
       const bool closes = c->kind == CommandKind::close;
-      if (c->failed && !closes) waiter->promise.Reject(js_error(env, executor_->failure()).Value());
-      else waiter->promise.Resolve(closes ? env.Undefined() : waiter->bytes.Value().template As<Napi::Value>());
+      answers_.answer(env, *c, c->failed && !closes ? &executor_->failure() : nullptr);
       closed = closed || closes;
       executor_->give_back(c);
-      ++answered;
     }
     if (closed) shut();
-    pending_ -= answered;
-    if (answered > 0 && pending_ == 0) {
-      if (wake_ != nullptr) napi_unref_threadsafe_function(env, wake_);
-      this->Unref();
-    }
+    if (waited && answers_.pending() == 0) this->Unref();
   }
 
   // Ends the thread, gives memories back; any number of times.
   void shut() {
     if (executor_ == nullptr) return;
     if constexpr (requires { device_->interrupt(); }) device_->interrupt();
+    executor_->stop();
+    if constexpr (requires { device_->quiesce(); }) device_->quiesce();
     executor_.reset();
     views_.detach_all(this->Env());
     for (const Reservation& r : memories_.all())
@@ -381,7 +380,7 @@ class Verbs : public Napi::ObjectWrap<Verbs<D>> {
     memories_ = {};
     registry_.reset();
     device_.reset();
-    napi_release_threadsafe_function(std::exchange(wake_, nullptr), napi_tsfn_abort);
+    answers_.close();
   }
 
   Napi::ObjectReference packet_;
@@ -389,12 +388,11 @@ class Verbs : public Napi::ObjectWrap<Verbs<D>> {
   std::unique_ptr<D> device_;
   std::unique_ptr<Registry> registry_;
   std::unique_ptr<Executor<D>> executor_;
-  napi_threadsafe_function wake_ = nullptr;
+  Answers answers_;
   Memories memories_;
   Views views_;
   Command query_;
   std::uint64_t launches_ = 0;
-  int pending_ = 0;
 };
 
 }  // namespace lomo

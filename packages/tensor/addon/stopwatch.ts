@@ -1,17 +1,17 @@
-// When the executor's thread ran what, on the clock of performance.now().
-import type { Stopwatch, TimedWork } from '@lomo/tensor';
-import type { NativeBackend } from './native.ts';
-import { translate } from '@lomo/tensor/addon';
+// When an addon's device did what, on the clock of performance.now().
+import type { Stopwatch, TimedWork } from '../src/index.ts';
+import type { NativeVerbs } from './native.ts';
+import { translate } from './native.ts';
 
 /** By the numbers of the native CommandKind; what is not among them is housekeeping. */
 const kinds: readonly (TimedWork['kind'] | undefined)[] = ['launch', 'copy', 'write', 'read'];
 
-/** The stopwatch of a CPU backend: laps are noted by its native thread, into a ring reserved at `start`. */
-export class CpuStopwatch implements Stopwatch {
-  private readonly native: Pick<NativeBackend, 'time' | 'timed'>;
+/** The stopwatch of a native backend: its device notes laps, into a ring reserved at `start`. */
+export class AddonStopwatch implements Stopwatch {
+  private readonly native: Pick<NativeVerbs, 'time' | 'timed'>;
   private origin = 0;
 
-  constructor(native: Pick<NativeBackend, 'time' | 'timed'>) {
+  constructor(native: Pick<NativeVerbs, 'time' | 'timed'>) {
     this.native = native;
   }
 
