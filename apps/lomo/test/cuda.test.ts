@@ -23,7 +23,7 @@ test.skipIf(!isDoubleBuilt)('a plan for a GPU opens nothing of CUDA, and needs n
   const named = await lomo(['plan', path, '--device', '24 GiB'], { env: nowhere });
   expect(named).toMatchObject({ code: 0, err: '' });
   expect(named.out).toContain('cuda, planned without a GPU');
-  expect(named.out).toMatch(/^ {2}fits: [\d.]+ KiB of 24\.0 GiB less 768 MiB that CUDA takes itself$/m);
+  expect(named.out).toMatch(/^ {2}fits: [\d.]+ [KM]iB of 24\.0 GiB less 768 MiB that CUDA takes itself$/m);
   expect(named.out).toMatch(/the driver is expected to see [\d.]+ MiB taken: the arena, and 768 MiB that CUDA takes itself/);
   const unnamed = await lomo(['plan', path], { env: nowhere });
   expect(unnamed).toMatchObject({ code: 1, out: '' });
@@ -52,9 +52,9 @@ describe.skipIf(!isDoubleBuilt)('on the double', () => {
     expect(out).toMatch(/backend +cuda, GPU 0: lomo host double, sm_90, CUDA driver 13\.0, cuBLASLt/);
     // A run whose allocations or reservation differ from its plan ends at step 1; this is the plan that was made without a GPU.
     const planned = await lomo(['plan', path, '--json', '--device', '4 GiB'], { env: { ...onDouble, LOMO_CUDA_DRIVER: '/no/libcuda.so.1' } });
-    const kibibytes = (extentOf(planned.out) / 1024).toPrecision(3);
-    expect(out).toContain(`arena 2.00 MiB (${kibibytes} KiB in pages) + start-up`);
-    expect(out).toMatch(new RegExp(`memory +${kibibytes.replace('.', '\\.')} KiB planned`));
+    const mebibytes = (extentOf(planned.out) / 2 ** 20).toPrecision(3);
+    expect(out).toContain(`arena 6.00 MiB (${mebibytes} MiB in pages) + start-up`);
+    expect(out).toMatch(new RegExp(`memory +${mebibytes.replace('.', '\\.')} MiB planned`));
     expect(out).toMatch(/GPU memory as the driver sees it: [\d.]+ MiB = arena .* \+ start-up [\d.]+ MiB; \+0 after step 2$/m);
   });
 
